@@ -1,0 +1,1 @@
+"""Measured from the customer's own images: ranges, choices, scale, confidence."""

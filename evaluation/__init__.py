@@ -1,0 +1,1 @@
+"""Data sets, scores, baseline detectors, result pages, bench."""

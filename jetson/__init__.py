@@ -1,0 +1,1 @@
+"""The board: power, telemetry, engine build, units, packaging."""

@@ -1,0 +1,1 @@
+"""The device: camera frame in, defect report out."""

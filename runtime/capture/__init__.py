@@ -1,0 +1,1 @@
+"""Frames: camera kinds, triggers, clock, scenes."""

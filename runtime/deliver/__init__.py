@@ -1,0 +1,1 @@
+"""Outbox, MQTT, commands, evidence."""

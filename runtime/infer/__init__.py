@@ -1,0 +1,1 @@
+"""Bundle, engines, tiles, gate, dense head, guide, decode."""

@@ -1,0 +1,1 @@
+"""Measure, scale, grade, limits, confidence."""
