@@ -1,0 +1,101 @@
+"""The words around the pictures, and the canonical answer, as token ids of the checkpoint's own tokenizer.
+
+Export compiles recipes with these functions and the training script makes its targets with them, so a model is
+never asked in other ids than it was trained on. Only `tokenizers` is used, through the object that comes in.
+
+Layout (temporal, or one picture):
+    prefix   <|im_start|>user\\n{prompt}<|vision_start|>
+             one <|image_pad|> per merged image token
+    suffix   <|vision_end|><|im_end|>\\n<|im_start|>assistant\\n
+    answer   [{"bbox_2d":[x1,y1,x2,y2],"label":"open"},...]<|im_end|>
+With `two_images` a second picture follows the first, parted from it by `between_ids`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import CheckpointError, RecipeError
+from ..runtime.infer.guide import bin_from_px
+from ..runtime.recipe import Recipe
+
+IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+VISION_START, VISION_END, IMAGE_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
+SPECIAL_TOKENS = (IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD)
+
+
+def tokenizer_from_checkpoint(checkpoint: str | Path) -> Any:
+    """The `tokenizers.Tokenizer` of a checkpoint folder; CheckpointError when it is missing or not Qwen's."""
+    from tokenizers import Tokenizer
+
+    path = Path(checkpoint) / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; a checkpoint folder needs the tokenizer.json it was trained with")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise CheckpointError(f"{path}: not a tokenizer ({error})") from error
+    missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
+    if missing:
+        raise CheckpointError(f"{path}: no token {', '.join(missing)}; only Qwen3-VL tokenizers are supported")
+    return tokenizer
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text; special tokens inside it count as themselves and none is added."""
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def token_id(tokenizer: Any, token: str) -> int:
+    """Id of one special token; CheckpointError when the tokenizer has none."""
+    identity = tokenizer.token_to_id(token)
+    if identity is None:
+        raise CheckpointError(f"the tokenizer has no token {token}; only Qwen3-VL tokenizers are supported")
+    return int(identity)
+
+
+def prompt_ids(tokenizer: Any, recipe: Recipe) -> tuple[list[int], list[int]]:
+    """(prefix_ids, suffix_ids): the ids before the first image token and after the last one.
+
+    RecipeError when the recipe's prompt contains a special token, which would break the layout.
+    """
+    for token in SPECIAL_TOKENS:
+        if token in recipe.prompt:
+            raise RecipeError(f"recipe {recipe.id}: prompt contains {token}; write plain words only")
+    prefix = encode(tokenizer, f"{IM_START}user\n{recipe.prompt}{VISION_START}")
+    suffix = encode(tokenizer, f"{VISION_END}{IM_END}\n{IM_START}assistant\n")
+    return prefix, suffix
+
+
+def between_ids(tokenizer: Any) -> list[int]:
+    """Ids between the template's and the part's image tokens when `compare` is `two_images`."""
+    return encode(tokenizer, f"{VISION_END}{VISION_START}")
+
+
+def answer_text(
+    defects: Iterable[tuple[str, Sequence[float]]], coordinates: str = "0-99", tile_px: int = 128
+) -> str:
+    """The canonical answer: minified JSON, defects in reading order (y1, then x1) of their written numbers.
+
+    `defects`: (type, (x1, y1, x2, y2) in tile pixels, margin included) in any order.
+    """
+    rows = [
+        (type_, tuple(bin_from_px(value, coordinates, tile_px) for value in box)) for type_, box in defects
+    ]
+    return answer_text_from_bins(sorted(rows, key=lambda row: (row[1][1], row[1][0], row[1][3], row[1][2], row[0])))
+
+
+def answer_text_from_bins(rows: Iterable[tuple[str, Sequence[int]]]) -> str:
+    """The canonical answer for (type, four written numbers) rows, in the order given."""
+    items = (
+        f'{{"bbox_2d":[{",".join(str(int(value)) for value in box)}],"label":"{type_}"}}'
+        for type_, box in rows
+    )
+    return "[" + ",".join(items) + "]"
+
+
+def answer_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of an answer, closed by <|im_end|>."""
+    return [*encode(tokenizer, text), token_id(tokenizer, IM_END)]

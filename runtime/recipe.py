@@ -1,0 +1,278 @@
+"""A recipe: what to look for on one product, as the plant writes it in `recipe.toml`.
+
+`load_recipe` reads TOML on the workstation; the bundle carries the same recipe as JSON, so that the device
+needs no TOML reader. Every key that is not a field here is an error that names the key and its table, because a
+misspelt threshold that is silently ignored lets defects pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import RecipeError
+
+Severity = Literal["minor", "major", "critical"]
+Coordinates = Literal["0-99", "0-1000"]
+Compare = Literal["temporal", "two_images"]
+
+
+@dataclass(frozen=True)
+class DefectType:
+    """One type of defect: the word that the model says, the plant's code for it, and how bad it is."""
+
+    type: str
+    code: str
+    severity: Severity = "major"
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a picture is cut: square tiles of `tile_px`, one every `stride_px`, at each reduction in `levels`."""
+
+    tile_px: int = 128
+    stride_px: int = 64
+    levels: tuple[int, ...] = (1, 2)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """How far the template may lie beside the part: the whole picture first, then each tile on its own."""
+
+    max_shift_px: int = 6
+    tile_shift_px: int = 4
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A tile is looked at when at least `min_pixels` differ from the template by `difference` grey levels."""
+
+    difference: int = 48
+    min_pixels: int = 6
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """Camera settings that the recipe locks; None leaves the camera as it is."""
+
+    exposure_us: float | None = None
+    gain: float | None = None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Millimetres per pixel of the part picture; None: the frame's own scale, or sizes stay unknown."""
+
+    mm_per_px: float | None = None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Probabilities and overlaps between 0 and 1 that decide what is looked at, reported and reviewed."""
+
+    candidate: float = 0.05
+    presence: float = 0.4
+    review_confidence: float = 0.85
+    nms_iou: float = 0.3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that one product needs; see `examples/reference/pcb-compare.toml` for the meaning of each key.
+
+    `box_margin_px`: boxes that the model draws carry this margin around the tight defect.
+    `template`: "frame" when every frame brings its own golden template, else the path of a picture.
+    """
+
+    id: str
+    version: str
+    product: str
+    prompt: str
+    defects: tuple[DefectType, ...]
+    mode: Literal["compare"] = "compare"
+    compare: Compare = "temporal"
+    template: str = "frame"
+    difference_channel: bool = True
+    coordinates: Coordinates = "0-99"
+    box_margin_px: int = 10
+    max_defects_per_tile: int = 8
+    token_budget: int = 256
+    free_text: bool = False
+    tiling: Tiling = field(default_factory=Tiling)
+    registration: Registration = field(default_factory=Registration)
+    gate: Gate = field(default_factory=Gate)
+    camera: CameraSettings = field(default_factory=CameraSettings)
+    scale: Scale = field(default_factory=Scale)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The defect types in the recipe's order."""
+        return tuple(defect.type for defect in self.defects)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the canonical JSON form; the same whether the recipe came from TOML or from a bundle."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def defect(self, type: str) -> DefectType:
+        """The entry of one type; RecipeError when the recipe has no such type."""
+        for entry in self.defects:
+            if entry.type == type:
+                return entry
+        raise RecipeError(f"recipe {self.id} has no defect type {type!r}; it has {', '.join(self.types)}")
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "recipe.json") -> Recipe:
+        """The recipe that `to_json` wrote; RecipeError, starting with `where`, on anything else."""
+        try:
+            table = json.loads(text)
+        except ValueError as error:
+            raise RecipeError(f"{where}: not JSON ({error})") from error
+        if not isinstance(table, dict):
+            raise RecipeError(f"{where}: expected an object, found {_kind(table)}")
+        return recipe_from_table(table, where)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read `recipe.toml`; RecipeError names the file and the key that is wrong."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe.toml") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text; a recipe is a TOML file") from error
+    return recipe_from_table(_toml_table(text, path), str(path))
+
+
+def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
+    """The recipe in a table as TOML or JSON gives it; `[[defect]]` entries may stand under `defect` or `defects`."""
+    if "defect" in table and "defects" in table:
+        raise RecipeError(f"{where}: both 'defect' and 'defects' are given; keep the [[defect]] entries")
+    table = {("defects" if key == "defect" else key): value for key, value in table.items()}
+    recipe = _dataclass_from_table(Recipe, table, where, "")
+    _check(recipe, where)
+    return recipe
+
+
+def _toml_table(text: str, path: Path) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10 has none; [export] brings tomli there
+        try:
+            import tomli as tomllib  # type: ignore[no-redef,unused-ignore]
+        except ModuleNotFoundError as error:
+            raise RecipeError(
+                f"{path}: reading TOML on Python 3.10 needs tomli; pip install 'orinspect[export]'"
+            ) from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML ({error})") from error
+
+
+def _dataclass_from_table(cls: Any, table: Any, where: str, name: str) -> Any:
+    """Fill a dataclass from a table; `name` is the table's dotted name, empty at the top."""
+    place = f"{where}: [{name}]" if name else where
+    if not isinstance(table, dict):
+        raise RecipeError(f"{where}: {name} must be a table, found {_kind(table)}")
+    hints = typing.get_type_hints(cls)
+    for key in table:
+        if key not in hints:
+            known = ", ".join("defect" if hint == "defects" else hint for hint in hints)
+            raise RecipeError(f"{place}: unknown key {key!r}; known keys are {known}")
+    for entry in dataclasses.fields(cls):
+        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if required and entry.name not in table:
+            shown = "[[defect]]" if entry.name == "defects" else repr(entry.name)
+            raise RecipeError(f"{place}: {shown} is missing")
+    dotted = f"{name}." if name else ""
+    return cls(**{key: _typed(hints[key], value, where, dotted + key) for key, value in table.items()})
+
+
+def _typed(hint: Any, value: Any, where: str, key: str) -> Any:
+    """`value` as the type `hint`, or a RecipeError that names the key, the value and what is expected."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _dataclass_from_table(hint, value, where, key)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise RecipeError(f"{where}: {key} must be a list, found {_kind(value)}")
+        inner = "defect" if key == "defects" else key
+        return tuple(_typed(arguments[0], item, where, inner) for item in value)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool):
+            raise RecipeError(f"{where}: {key} is {value!r}; expected {' or '.join(map(repr, arguments))}")
+        return value
+    if origin is types.UnionType:
+        return None if value is None else _typed(arguments[0], value, where, key)
+    # bool is an int in Python, never in a recipe
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        expected = {"int": "a whole number", "str": "a text", "bool": "true or false", "float": "a number"}
+        raise RecipeError(f"{where}: {key} must be {expected[hint.__name__]}, found {_kind(value)} {value!r}")
+    return value
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    """Values that have the right type and still make no sense."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.id):
+        raise RecipeError(f"{where}: id is {recipe.id!r}; it names files, so use letters, digits, '.', '_', '-'")
+    if not recipe.defects:
+        raise RecipeError(f"{where}: no defect types; add at least one [[defect]]")
+    seen: set[str] = set()
+    for defect in recipe.defects:
+        if defect.type in seen:
+            raise RecipeError(f"{where}: defect type {defect.type!r} is given twice; keep one [[defect]] of it")
+        seen.add(defect.type)
+        if not defect.type.strip() or json.dumps(defect.type, ensure_ascii=False) != f'"{defect.type}"':
+            raise RecipeError(f"{where}: defect type {defect.type!r} must be a word without quotes or control signs")
+    if recipe.free_text:
+        raise RecipeError(f"{where}: free_text is true; this version only answers in the recipe's schema")
+    tiling, thresholds = recipe.tiling, recipe.thresholds
+    minima: dict[str, tuple[float, float]] = {
+        "box_margin_px": (recipe.box_margin_px, 0),
+        "max_defects_per_tile": (recipe.max_defects_per_tile, 1),
+        "token_budget": (recipe.token_budget, 1),
+        "tiling.tile_px": (tiling.tile_px, 1),
+        "tiling.stride_px": (tiling.stride_px, 1),
+        "tiling.levels": (min(tiling.levels, default=0), 1),
+        "registration.max_shift_px": (recipe.registration.max_shift_px, 0),
+        "registration.tile_shift_px": (recipe.registration.tile_shift_px, 0),
+        "gate.difference": (recipe.gate.difference, 0),
+        "gate.min_pixels": (recipe.gate.min_pixels, 0),
+    }
+    for key, (value, least) in minima.items():
+        if value < least:
+            raise RecipeError(f"{where}: {key} is {value}; it must be at least {least:g}")
+    if tiling.stride_px > tiling.tile_px:
+        raise RecipeError(
+            f"{where}: tiling.stride_px is {tiling.stride_px}, larger than tile_px {tiling.tile_px};"
+            " tiles would leave gaps"
+        )
+    for key, value in dataclasses.asdict(thresholds).items():
+        if not 0 <= value <= 1:
+            raise RecipeError(f"{where}: thresholds.{key} is {value}; it must lie between 0 and 1")
+    positive = {"scale.mm_per_px": recipe.scale.mm_per_px, "camera.exposure_us": recipe.camera.exposure_us}
+    for key, optional in positive.items():
+        if optional is not None and not optional > 0:
+            raise RecipeError(f"{where}: {key} is {optional}; it must be more than 0")
+
+
+def _kind(value: Any) -> str:
+    """What a TOML author calls the type of this value."""
+    names = {dict: "a table", list: "a list", str: "text", bool: "true/false", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)
