@@ -1,0 +1,71 @@
+# make demo | test | quick | oracle | lint | bench | wheel | bundle | bundle-deeppcb
+# Needs Python (3.10 to 3.12, with venv), git and make; everything else goes into .venv.
+
+SHELL       := /bin/bash
+VENV        ?= .venv
+PYTHON      ?= $(shell .ci/find-python 3.11 3.12 3.10)
+EXTRAS      ?= cpu,export,demo,dev
+BIN         := $(VENV)/bin
+STAMP       := $(VENV)/.stamp
+
+# The plain `torch` of the public index is a CUDA build of several GB: ask for the CPU build by name.
+TORCH        ?= torch==2.13.0+cpu
+ORACLE_VENV  ?= .venv-oracle
+
+DEEPPCB      ?= ../shared/data/deeppcb
+REFERENCE    := examples/reference
+RECIPE       := $(REFERENCE)/pcb-compare.toml
+CALIBRATION  ?= scenes:pcb?seed=77
+
+.PHONY: demo test quick oracle lint bench wheel bundle bundle-deeppcb clean
+.DEFAULT_GOAL := test
+
+$(STAMP): pyproject.toml setup.py Makefile
+	@test -n "$(PYTHON)" || { echo "orinspect: no usable Python found; give one: make PYTHON=/usr/bin/python3.12"; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
+	@mkdir -p $(VENV)/checkout && ln -sfn "$(CURDIR)" $(VENV)/checkout/orinspect
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/orinspect demo --out demo-out
+
+test: $(STAMP)
+	$(BIN)/pytest -m "not oracle and not gpu" $(ARGS)
+
+quick: $(STAMP)
+	$(BIN)/pytest -q -m "not slow and not oracle and not gpu" $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	cd $(VENV)/checkout && $(CURDIR)/$(BIN)/mypy --config-file orinspect/pyproject.toml \
+	    --cache-dir $(CURDIR)/.mypy_cache -p orinspect
+
+# An environment of its own, so that `make test` goes on proving that it needs no torch.
+oracle:
+	@.ci/find-python 3.11 >/dev/null || { echo "orinspect: the oracle (torch 2.13.0, transformers 5.23.0) is pinned for Python 3.11, and none was found"; exit 1; }
+	@$(MAKE) --no-print-directory $(ORACLE_VENV)/.stamp-torch VENV=$(ORACLE_VENV) PYTHON="$$(.ci/find-python 3.11)"
+	$(ORACLE_VENV)/bin/pytest -m oracle $(ARGS)
+
+$(ORACLE_VENV)/.stamp-torch: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" ".[oracle]" || { \
+	    echo "orinspect: $(TORCH) cannot be installed from the package index in use."; \
+	    echo "Point pip to PyTorch's own index of CPU builds, or take the CUDA build (several GB): make oracle TORCH=torch==2.13.0"; \
+	    exit 1; }
+	@touch $@
+
+bench: $(STAMP)
+	$(BIN)/orinspect bench bundle-deeppcb $(ARGS)
+
+wheel: $(STAMP)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+bundle: $(STAMP)
+	$(BIN)/orinspect export $(REFERENCE)/reference --recipe $(RECIPE) --calibration "$(CALIBRATION)" -o bundle
+
+bundle-deeppcb: $(STAMP)
+	$(BIN)/orinspect export $(REFERENCE)/reference-deeppcb --recipe $(RECIPE) \
+	    --calibration "$(DEEPPCB)" -o bundle-deeppcb
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,33 @@
+"""What holds for every test: no file of this checkout is loaded under two module names."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def files_under_two_names() -> dict[str, list[str]]:
+    """Files of the checkout that `sys.modules` holds twice: two copies of a class, two copies of state."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        path = Path(file).resolve() if file else None
+        if path is not None and path.is_relative_to(ROOT) and not path.relative_to(ROOT).parts[0].startswith("."):
+            names[str(path.relative_to(ROOT))].append(name)
+    return {file: found for file, found in names.items() if len(found) > 1}
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail the whole run: such a file makes other tests pass or fail for the wrong reason."""
+    double = files_under_two_names()
+    if double:
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        for file, found in double.items():
+            if reporter is not None:
+                reporter.write_line(f"{file} is loaded under two names: {', '.join(found)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
