@@ -1,7 +1,7 @@
 """The words around the pictures, and the canonical answer, as token ids of the checkpoint's own tokenizer.
 
-Export compiles recipes with these functions and the training script makes its targets with them, so a model is
-never asked in other ids than it was trained on. Only `tokenizers` is used, through the object that comes in.
+Export compiles recipes with these functions and the training script makes its targets with them, so a model
+is never asked in other ids than it was trained on. Only `tokenizers` is used, through the object passed in.
 
 Layout (temporal, or one picture):
     prefix   <|im_start|>user\\n{prompt}<|vision_start|>
@@ -32,14 +32,14 @@ def tokenizer_from_checkpoint(checkpoint: str | Path) -> Any:
 
     path = Path(checkpoint) / "tokenizer.json"
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing; a checkpoint folder needs the tokenizer.json it was trained with")
+        raise CheckpointError(f"{path} is missing; a checkpoint needs the tokenizer that it was trained with")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise CheckpointError(f"{path}: not a tokenizer ({error})") from error
     missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
     if missing:
-        raise CheckpointError(f"{path}: no token {', '.join(missing)}; only Qwen3-VL tokenizers are supported")
+        raise CheckpointError(f"{path}: no token {', '.join(missing)}; use a Qwen3-VL tokenizer")
     return tokenizer
 
 
@@ -84,7 +84,8 @@ def answer_text(
     rows = [
         (type_, tuple(bin_from_px(value, coordinates, tile_px) for value in box)) for type_, box in defects
     ]
-    return answer_text_from_bins(sorted(rows, key=lambda row: (row[1][1], row[1][0], row[1][3], row[1][2], row[0])))
+    rows.sort(key=lambda row: (row[1][1], row[1][0], row[1][3], row[1][2], row[0]))
+    return answer_text_from_bins(rows)
 
 
 def answer_text_from_bins(rows: Iterable[tuple[str, Sequence[int]]]) -> str:

@@ -1,8 +1,8 @@
 """A recipe: what to look for on one product, as the plant writes it in `recipe.toml`.
 
 `load_recipe` reads TOML on the workstation; the bundle carries the same recipe as JSON, so that the device
-needs no TOML reader. Every key that is not a field here is an error that names the key and its table, because a
-misspelt threshold that is silently ignored lets defects pass.
+needs no TOML reader. Every key that is not a field here is an error that names the key and its table, because
+a misspelt threshold that is silently ignored lets defects pass.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DefectType:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a picture is cut: square tiles of `tile_px`, one every `stride_px`, at each reduction in `levels`."""
+    """How a picture is cut: square tiles of `tile_px`, one every `stride_px`, at each of `levels`."""
 
     tile_px: int = 128
     stride_px: int = 64
@@ -85,7 +85,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that one product needs; see `examples/reference/pcb-compare.toml` for the meaning of each key.
+    """Everything that one product needs; `examples/reference/pcb-compare.toml` explains each key.
 
     `box_margin_px`: boxes that the model draws carry this margin around the tight defect.
     `template`: "frame" when every frame brings its own golden template, else the path of a picture.
@@ -151,14 +151,16 @@ def load_recipe(path: str | Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe.toml") from error
+        raise RecipeError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a recipe.toml"
+        ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text; a recipe is a TOML file") from error
     return recipe_from_table(_toml_table(text, path), str(path))
 
 
 def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
-    """The recipe in a table as TOML or JSON gives it; `[[defect]]` entries may stand under `defect` or `defects`."""
+    """The recipe in a table as TOML or JSON gives it; its entries stand under `defect` or `defects`."""
     if "defect" in table and "defects" in table:
         raise RecipeError(f"{where}: both 'defect' and 'defects' are given; keep the [[defect]] entries")
     table = {("defects" if key == "defect" else key): value for key, value in table.items()}
@@ -230,16 +232,22 @@ def _typed(hint: Any, value: Any, where: str, key: str) -> Any:
 def _check(recipe: Recipe, where: str) -> None:
     """Values that have the right type and still make no sense."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.id):
-        raise RecipeError(f"{where}: id is {recipe.id!r}; it names files, so use letters, digits, '.', '_', '-'")
+        raise RecipeError(
+            f"{where}: id is {recipe.id!r}; it names files, so use letters, digits, '.', '_', '-'"
+        )
     if not recipe.defects:
         raise RecipeError(f"{where}: no defect types; add at least one [[defect]]")
     seen: set[str] = set()
     for defect in recipe.defects:
         if defect.type in seen:
-            raise RecipeError(f"{where}: defect type {defect.type!r} is given twice; keep one [[defect]] of it")
+            raise RecipeError(
+                f"{where}: defect type {defect.type!r} is given twice; keep one [[defect]] of it"
+            )
         seen.add(defect.type)
         if not defect.type.strip() or json.dumps(defect.type, ensure_ascii=False) != f'"{defect.type}"':
-            raise RecipeError(f"{where}: defect type {defect.type!r} must be a word without quotes or control signs")
+            raise RecipeError(
+                f"{where}: defect type {defect.type!r} must be a word without quotes or control signs"
+            )
     if recipe.free_text:
         raise RecipeError(f"{where}: free_text is true; this version only answers in the recipe's schema")
     tiling, thresholds = recipe.tiling, recipe.thresholds
@@ -274,5 +282,12 @@ def _check(recipe: Recipe, where: str) -> None:
 
 def _kind(value: Any) -> str:
     """What a TOML author calls the type of this value."""
-    names = {dict: "a table", list: "a list", str: "text", bool: "true/false", int: "a number", float: "a number"}
+    names = {
+        dict: "a table",
+        list: "a list",
+        str: "text",
+        bool: "true/false",
+        int: "a number",
+        float: "a number",
+    }
     return names.get(type(value), type(value).__name__)

@@ -24,7 +24,7 @@ BINS = {"0-99": 100, "0-1000": 1001}
 
 
 def bin_from_px(value_px: float, coordinates: str, tile_px: int) -> int:
-    """The number that is written for a tile coordinate: floor of hundredths, or rounded thousandths, clipped."""
+    """The number written for a tile coordinate: floor of hundredths, or rounded thousandths, clipped."""
     if coordinates == "0-99":
         return min(max(int(value_px * 100 // tile_px), 0), 99)
     return min(max(int(np.floor(value_px * 1000 / tile_px + 0.5)), 0), 1000)
@@ -39,7 +39,7 @@ def px_from_bin(number: int, coordinates: str, tile_px: int) -> float:
 
 @dataclass(frozen=True)
 class Choice:
-    """The edges of one choice state: token ids, their rows in the schema head, and the states they lead to."""
+    """The edges of one choice state: token ids, their rows in the schema head, the states they lead to."""
 
     token_ids: npt.NDArray[np.int64]  # [edges]
     rows: npt.NDArray[np.int64]  # [edges], indices into kept_ids = rows of head_schema
@@ -72,7 +72,7 @@ class Guide:
         self._forced = {state: self._run_from(state) for state in range(len(self.states))}
 
     def forced_run(self, state: int) -> tuple[tuple[int, ...], int]:
-        """(ids, next): the tokens that must follow `state`, maybe none, and the choice or terminal state after."""
+        """(ids, next): the tokens that must follow `state`, maybe none, and the state after them."""
         return self._forced[state]
 
     def choices(self, state: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -104,16 +104,23 @@ class Guide:
 
     @classmethod
     def from_json(cls, text: str) -> Guide:
-        """The guide that `to_json` wrote; BundleError when the automaton is broken or can loop without a choice."""
+        """The guide that `to_json` wrote; BundleError when the automaton is broken."""
         try:
             table = json.loads(text)
             states = [{int(token): int(following) for token, following in edges} for edges in table["states"]]
             terminal = int(table["terminal"])
         except (ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"guide.json: not a compiled guide ({error}); export the bundle again") from error
+            raise BundleError(
+                f"guide.json: not a compiled guide ({error}); export the bundle again"
+            ) from error
         targets = {following for edges in states for following in edges.values()}
         dead = [state for state, edges in enumerate(states) if not edges and state != terminal]
-        if not 0 <= terminal < len(states) or states[terminal] or dead or not targets <= set(range(len(states))):
+        if (
+            not 0 <= terminal < len(states)
+            or states[terminal]
+            or dead
+            or not targets <= set(range(len(states)))
+        ):
             raise BundleError("guide.json: an edge leads nowhere; export the bundle again")
         return cls(states, terminal)
 
@@ -128,12 +135,12 @@ class Guide:
 
 
 def text_from_ids(ids: Sequence[int], vocabulary: Mapping[int, bytes]) -> str:
-    """The text of answer tokens; ids that have no text (the end token) are skipped, broken UTF-8 is replaced."""
+    """The text of answer tokens; ids without text (the end token) are skipped, broken UTF-8 is replaced."""
     return b"".join(vocabulary.get(int(token), b"") for token in ids).decode("utf-8", errors="replace")
 
 
 def answer_from_text(text: str) -> list[dict[str, Any]] | None:
-    """The answer as a list of {"bbox_2d": [x1, y1, x2, y2] numbers, "label": text}, or None when it is no answer.
+    """The answer as a list of {"bbox_2d": [x1, y1, x2, y2], "label": text}, or None when it is no answer.
 
     A cut answer is None, never a shorter list: what was lost could have been a defect.
     """
@@ -144,7 +151,11 @@ def answer_from_text(text: str) -> list[dict[str, Any]] | None:
     if not isinstance(answer, list):
         return None
     for item in answer:
-        if not isinstance(item, dict) or set(item) != {"bbox_2d", "label"} or not isinstance(item["label"], str):
+        if (
+            not isinstance(item, dict)
+            or set(item) != {"bbox_2d", "label"}
+            or not isinstance(item["label"], str)
+        ):
             return None
         box = item["bbox_2d"]
         if not isinstance(box, list) or len(box) != 4 or any(type(value) is not int for value in box):

@@ -1,0 +1,119 @@
+"""Writes a bundle whole: into a temporary folder beside its place, synced to disk, then renamed into place.
+
+Whatever goes wrong before the rename, nothing is left under the bundle's name and the temporary folder goes.
+An existing bundle of that name is replaced only when it is one, and comes back when the rename fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..runtime.errors import BundleError
+from ..runtime.infer.bundle import MANIFEST, SCHEMA, CompiledRecipe, manifest_digest, sha256_of_file
+
+
+@contextlib.contextmanager
+def bundle_folder(out: str | Path) -> Iterator[Path]:
+    """A temporary folder to fill; on leaving it becomes `out`, or disappears when an error passes through.
+
+    BundleError when `out` exists and is not a bundle, so that a mistyped path never deletes somebody's files.
+    """
+    out = Path(out).absolute()
+    if out.exists() and not (out / MANIFEST).is_file() and not _is_empty_folder(out):
+        raise BundleError(f"{out} exists and is not a bundle; give a new folder, or remove this one")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        _sync_tree(temporary)
+        _put_in_place(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_recipe(folder: Path, compiled: CompiledRecipe) -> None:
+    """recipes/<id>/ of one compiled recipe, in a bundle folder under construction."""
+    place = folder / "recipes" / compiled.recipe.id
+    place.mkdir(parents=True)
+    (place / "recipe.json").write_text(compiled.recipe.to_json(), encoding="utf-8")
+    (place / "guide.json").write_text(compiled.guide.to_json(), encoding="utf-8")
+    prompt = {
+        "prefix_ids": list(compiled.prefix_ids),
+        "suffix_ids": list(compiled.suffix_ids),
+        "between_ids": list(compiled.between_ids),
+        "next_position": compiled.next_position,
+    }
+    (place / "prompt.json").write_text(json.dumps(prompt), encoding="utf-8")
+    np.save(place / "prefix_kv.npy", compiled.prefix_kv, allow_pickle=False)
+
+
+def write_vocabulary(folder: Path, vocabulary: Mapping[int, bytes]) -> None:
+    """vocabulary.json: kept token id -> its bytes as Latin-1 text, so that the device needs no tokenizer."""
+    table = {str(identity): vocabulary[identity].decode("latin-1") for identity in sorted(vocabulary)}
+    (folder / "vocabulary.json").write_text(json.dumps(table), encoding="utf-8")
+
+
+def write_embeddings(folder: Path, embeddings: npt.NDArray[Any]) -> None:
+    """embeddings.npy [vocabulary, hidden], float16 or float32 as given."""
+    np.save(folder / "embeddings.npy", embeddings, allow_pickle=False)
+
+
+def write_manifest(folder: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """manifest.json over every file that is in the folder now, written last. Returns its content."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / MANIFEST:
+            name = path.relative_to(folder).as_posix()
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
+    manifest: dict[str, Any] = {"schema": SCHEMA, **entries, "files": files}
+    # as JSON gives it back, so that the hash does not depend on tuples and other things that JSON rewrites
+    manifest = json.loads(json.dumps(manifest))
+    manifest["manifest_sha256"] = manifest_digest(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return manifest
+
+
+def _put_in_place(temporary: Path, out: Path) -> None:
+    """Rename; a folder that stands there steps aside first and returns when the rename fails."""
+    aside = temporary.with_suffix(".old")
+    had_one = out.exists()
+    if had_one:
+        os.rename(out, aside)
+    try:
+        os.rename(temporary, out)
+    except OSError:
+        if had_one:
+            os.rename(aside, out)
+        raise
+    _sync(out.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """fsync of a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
