@@ -16,8 +16,8 @@ def files_under_two_names() -> dict[str, list[str]]:
     names: dict[str, list[str]] = defaultdict(list)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        path = Path(file).resolve() if file else None
-        if path is not None and path.is_relative_to(ROOT) and not path.relative_to(ROOT).parts[0].startswith("."):
+        path = Path(file or "/").resolve()
+        if path.is_relative_to(ROOT) and not path.relative_to(ROOT).parts[0].startswith(".venv"):
             names[str(path.relative_to(ROOT))].append(name)
     return {file: found for file, found in names.items() if len(found) > 1}
 

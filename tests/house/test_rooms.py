@@ -1,4 +1,4 @@
-"""The rooms of the design: who may import whom, who owns each heavy library, what a fresh interpreter loads."""
+"""The rooms of the design: who may import whom, who owns each heavy library, what a bare import loads."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _imports(path: Path) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - (node.level - 1)]
             start = ".".join((*above, *filter(None, [node.module])))
-            for alias in node.names:  # `from . import tiles` names a module, `from .tiles import Tile` does not
+            for alias in node.names:  # `from . import tiles` names a module, `from .tiles import x` not
                 inner = f"{start}.{alias.name}".lstrip(".")
                 yield Import(inner if _is_module(inner) else start, True, where)
             continue
