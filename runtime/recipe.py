@@ -79,6 +79,7 @@ class Thresholds:
 
     candidate: float = 0.05
     presence: float = 0.4
+    words: float = 0.5
     review_confidence: float = 0.85
     nms_iou: float = 0.3
 

@@ -1,0 +1,297 @@
+"""Guided greedy decoding of many tiles at once, with as few decoder passes as the recipe's guide allows.
+
+A row is one tile's sequence: prefix (stored keys and values) | image tokens | suffix | answer. One row in
+one decoder call is a row-pass, prefill included. A pass always ends where the model has a choice; tokens
+that the guide forces join the next pass of their row, and those behind the last choice are never run at
+all. Rows that have ended leave the batch. What a row answers does not depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import EngineError
+from .engine import Engine, FloatArray, check_finite
+from .rope import mrope_cos_sin
+from .sequence import Segment, mask_for, positions_for_segments, store_new_kv
+from .shape import ModelShape
+
+if TYPE_CHECKING:
+    from .bundle import CompiledRecipe
+
+BUCKET = 32
+"""Past slots grow in steps of this many tokens, so that an engine sees few different shapes."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice of the model: which answer token it is, and its probability among the tokens the guide
+    allowed.
+    """
+
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The tokens of one tile's answer, end token included, and the choices among them.
+
+    `is_cut`: the token budget ended it; a cut answer says nothing, least of all that the tile is clean.
+    """
+
+    ids: tuple[int, ...]
+    decisions: tuple[Decision, ...]
+    row_passes: int
+    is_cut: bool
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The answers in the order of the tiles, and what they cost."""
+
+    answers: tuple[Answer, ...]
+    row_passes: int = 0
+    engine_calls: int = 0
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+
+
+class PastBuffer:
+    """Keys and values of a batch: one allocation, seen as [rows, layers, 2, kv_heads, slots, head_dim].
+
+    `slots` starts at the bucket that holds the prefix and grows bucket by bucket inside the same memory;
+    rows that leave shrink the view. Slots behind a row's length are stale or zero and masked.
+    """
+
+    def __init__(self, shape: ModelShape, prefix_kv: FloatArray, rows: int, capacity: int) -> None:
+        """prefix_kv [layers, 2, kv_heads, P0, head_dim] is copied into every row; `capacity` is the longest
+        past.
+        """
+        prefix = prefix_kv.shape[3]
+        self._shape = shape
+        self._capacity = bucket_of(max(capacity, prefix))
+        self._memory = np.zeros(int(np.prod(shape.past_kv_shape(rows, self._capacity))), np.float32)
+        self.lengths = [prefix] * rows
+        self.view = self._seen(rows, bucket_of(prefix))
+        self.view[:, :, :, :, :prefix] = prefix_kv
+
+    def store(self, new_kv: FloatArray, counts: Sequence[int]) -> None:
+        """Place the last counts[row] columns of new_kv [rows, layers, 2, kv_heads, K, head_dim] behind each
+        past.
+        """
+        needed = max(length + count for length, count in zip(self.lengths, counts, strict=True))
+        if needed > self.view.shape[4]:
+            self._grow(bucket_of(needed))
+        store_new_kv(self.view, new_kv, self.lengths, counts)
+        self.lengths = [length + count for length, count in zip(self.lengths, counts, strict=True)]
+
+    def drop(self, row: int) -> None:
+        """Remove a row; the last row takes its place, so the caller must do the same to its list."""
+        last = len(self.lengths) - 1
+        if row != last:
+            self.view[row] = self.view[last]
+            self.lengths[row] = self.lengths[last]
+        self.lengths.pop()
+        self.view = self._seen(last, self.view.shape[4])
+
+    def _seen(self, rows: int, slots: int) -> FloatArray:
+        dimensions = self._shape.past_kv_shape(rows, slots)
+        return self._memory[: int(np.prod(dimensions))].reshape(dimensions)
+
+    def _grow(self, slots: int) -> None:
+        if slots > self._capacity:
+            raise EngineError(
+                f"a row needs {slots} past slots of {self._capacity}; raise the recipe's token_budget"
+            )
+        rows, before = len(self.lengths), self.view
+        grown = self._seen(rows, slots)
+        # Last row first: a grown row covers only memory of itself and of rows that have moved already.
+        for row in reversed(range(rows)):
+            kept = before[row].copy()
+            grown[row] = 0.0
+            grown[row, :, :, :, : kept.shape[3]] = kept
+        self.view = grown
+
+
+@dataclass
+class _Row:
+    """One sequence under way: where the guide stands, what the next pass must feed, what was answered so
+    far.
+    """
+
+    tile: int
+    state: int
+    position: int
+    pending: list[int]
+    ids: list[int]
+    decisions: list[Decision] = field(default_factory=list)
+    row_passes: int = 0
+
+
+@dataclass(frozen=True)
+class _Feed:
+    """What one row feeds into a pass: embeds [k, H], deepstack [D, k, H] or None for text, positions [3,
+    k].
+    """
+
+    embeds: FloatArray
+    deepstack: FloatArray | None
+    positions: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+
+class Decoder:
+    """Answers tiles with one recipe. Holds references only: the engines belong to whoever opened them."""
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        recipe: CompiledRecipe,
+        embeddings: np.ndarray[tuple[int, ...], np.dtype[np.floating]],
+        decoder: Engine,
+        head: Engine,
+        *,
+        clock: Callable[[], float],
+        max_rows: int = 16,
+    ) -> None:
+        """`embeddings` [vocab, H]; `clock` in seconds; `max_rows` tiles share a decoder call."""
+        self._shape, self._compiled, self._guide = shape, recipe, recipe.guide
+        self._embeddings, self._decoder, self._head = embeddings, decoder, head
+        self._clock, self._max_rows = clock, max_rows
+        self._suffix = self._embedded(recipe.suffix_ids)
+
+    def answers(self, image_tokens: FloatArray, deepstack: FloatArray) -> Decoded:
+        """Answer every tile: image_tokens [tiles, T, H], deepstack [tiles, D, T, H] float32.
+
+        EngineError when an engine fails or a logit is not a number.
+        """
+        answers: list[Answer] = []
+        calls, prefill_ms, decode_ms = 0, 0.0, 0.0
+        for first in range(0, len(image_tokens), self._max_rows):
+            batch = slice(first, first + self._max_rows)
+            decoded = self._batch(image_tokens[batch], deepstack[batch])
+            answers += decoded.answers
+            calls += decoded.engine_calls
+            prefill_ms += decoded.prefill_ms
+            decode_ms += decoded.decode_ms
+        passes = sum(answer.row_passes for answer in answers)
+        return Decoded(tuple(answers), passes, calls, prefill_ms, decode_ms)
+
+    def _batch(self, image_tokens: FloatArray, deepstack: FloatArray) -> Decoded:
+        forced, state = self._guide.forced_run(self._guide.start)
+        feeds = [
+            self._first_feed(image, features, forced)
+            for image, features in zip(image_tokens, deepstack, strict=True)
+        ]
+        first_length = len(feeds[0].embeds)
+        position = int(feeds[0].positions[0, -1]) + 1  # the suffix is text, one position a token
+        rows = [_Row(tile, state, position, [], list(forced)) for tile in range(len(feeds))]
+        if not self._guide.is_choice(state):  # a recipe whose only answer is forced: nothing to ask the model
+            return Decoded(tuple(self._closed(row) for row in rows))
+        prefix_kv = self._compiled.prefix_kv
+        capacity = prefix_kv.shape[3] + first_length + self._compiled.recipe.token_budget
+        past = PastBuffer(self._shape, prefix_kv, len(rows), capacity)
+        answers: dict[int, Answer] = {}
+        calls, started, prefill_ms = 0, self._clock(), 0.0
+        while rows:
+            logits = self._pass(rows, feeds, past)
+            calls += 2
+            if not prefill_ms:
+                prefill_ms = (self._clock() - started) * 1e3
+            for row, row_logits in zip(rows, logits, strict=True):
+                self._choose(row, row_logits)
+            for index in reversed(range(len(rows))):
+                if self._has_ended(rows[index]):
+                    answers[rows[index].tile] = self._closed(rows[index])
+                    past.drop(index)
+                    rows[index] = rows[-1]
+                    rows.pop()
+            feeds = [self._next_feed(row) for row in rows]
+        decode_ms = (self._clock() - started) * 1e3 - prefill_ms
+        return Decoded(tuple(answers[tile] for tile in sorted(answers)), 0, calls, prefill_ms, decode_ms)
+
+    def _pass(self, rows: Sequence[_Row], feeds: Sequence[_Feed], past: PastBuffer) -> FloatArray:
+        """One decoder call over ragged rows; returns the kept logits [rows, kept] behind each row's last
+        token.
+        """
+        for row in rows:
+            if not self._guide.is_choice(row.state):
+                raise EngineError(f"tile {row.tile}: a decoder pass for forced tokens only; please report it")
+            row.row_passes += 1
+        counts = [len(feed.embeds) for feed in feeds]
+        columns, hidden = max(counts), self._shape.hidden
+        embeds = np.zeros((len(rows), columns, hidden), np.float32)
+        deepstack = np.zeros((len(rows), len(self._shape.deepstack), columns, hidden), np.float32)
+        positions = np.zeros((len(rows), 3, columns), np.int64)
+        for index, feed in enumerate(feeds):  # padding stands on the left
+            embeds[index, columns - counts[index] :] = feed.embeds
+            positions[index, :, columns - counts[index] :] = feed.positions
+            if feed.deepstack is not None:
+                deepstack[index, :, columns - counts[index] :] = feed.deepstack
+        cos, sin = mrope_cos_sin(positions, self._shape)
+        mask = mask_for(past.lengths, counts, past.view.shape[4], columns)
+        outputs = self._decoder.run(
+            {
+                "embeds": embeds,
+                "deepstack": deepstack,
+                "cos": cos,
+                "sin": sin,
+                "past_kv": past.view,
+                "mask": mask,
+            }
+        )
+        past.store(outputs["new_kv"], counts)
+        logits = self._head.run({"hidden": np.ascontiguousarray(outputs["hidden"][:, -1])})["logits"]
+        check_finite(logits, "the decoder's logits")
+        return logits
+
+    def _choose(self, row: _Row, logits: FloatArray) -> None:
+        """Take the likeliest token that the guide allows, and with it the forced run behind it."""
+        choice = self._guide.choice(row.state)
+        allowed = logits[choice.rows].astype(np.float64)
+        best = int(np.argmax(allowed))
+        probability = float(1.0 / np.exp(allowed - allowed[best]).sum())
+        forced, state = self._guide.forced_run(int(choice.next_states[best]))
+        row.decisions.append(Decision(len(row.ids), probability))
+        row.pending = [int(choice.token_ids[best]), *forced]
+        row.ids += row.pending
+        row.state = state
+
+    def _has_ended(self, row: _Row) -> bool:
+        return row.state == self._guide.terminal or len(row.ids) > self._compiled.recipe.token_budget
+
+    def _closed(self, row: _Row) -> Answer:
+        # An answer that reaches its end token is whole, also when its last forced tokens pass the budget.
+        is_cut = row.state != self._guide.terminal
+        return Answer(tuple(row.ids), tuple(row.decisions), row.row_passes, is_cut)
+
+    def _first_feed(self, image: FloatArray, features: FloatArray, forced: Sequence[int]) -> _Feed:
+        """Image tokens [T, H] with their DeepStack features [D, T, H], the suffix and the first forced
+        tokens.
+        """
+        text = np.concatenate([self._suffix, self._embedded(forced)])
+        layers, tokens, hidden = features.shape
+        deepstack = np.zeros((layers, tokens + len(text), hidden), np.float32)
+        deepstack[:, :tokens] = features
+        segments: list[Segment] = [self._shape.token_grid_hw, len(text)]
+        positions, _ = positions_for_segments(segments, self._compiled.next_position)
+        return _Feed(np.concatenate([image, text]), deepstack, positions)
+
+    def _next_feed(self, row: _Row) -> _Feed:
+        positions, row.position = positions_for_segments([len(row.pending)], row.position)
+        return _Feed(self._embedded(row.pending), None, positions)
+
+    def _embedded(self, ids: Sequence[int]) -> FloatArray:
+        """[len(ids), H] float32, whatever the embeddings are stored in."""
+        return np.asarray(self._embeddings[np.asarray(ids, np.int64)], dtype=np.float32).reshape(
+            len(ids), self._shape.hidden
+        )
+
+
+def bucket_of(slots: int) -> int:
+    """The smallest positive multiple of BUCKET that holds `slots`."""
+    return max(1, -(-slots // BUCKET)) * BUCKET

@@ -1,0 +1,161 @@
+"""The dense head's numbers to candidate boxes: one vote a merged token, thinned by non-maximum suppression.
+
+A token votes with its presence logit, its type logits and the four distances from its cell's centre to the
+sides of the box, in token units (one unit = one cell = patch_px * merge pixels of the tile).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .engine import FloatArray, check_finite
+from .tiles import Box, Tile
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A box that one detector proposes.
+
+    `box_xyxy`: pixels of the part picture; `tile`: index into the tiles that survived the gate; `presence`:
+    that there is a defect at all; `probabilities`: presence x type for every type of the recipe, the
+    detector's confidence is the largest; `is_cut`: the box ends at an edge of its tile that is not an edge
+    of the picture.
+    """
+
+    box_xyxy: Box
+    tile: int
+    presence: float
+    probabilities: tuple[float, ...]
+    is_cut: bool = False
+
+    @property
+    def type_index(self) -> int:
+        """The most probable type; the first of equals."""
+        return int(np.argmax(self.probabilities))
+
+    @property
+    def confidence(self) -> float:
+        """Probability of a defect of the most probable type."""
+        return max(self.probabilities)
+
+
+def dense_candidates(
+    tiles: Sequence[Tile],
+    outputs: dict[str, FloatArray],
+    *,
+    columns: Sequence[int],
+    tile_px: int,
+    cell_px: int,
+    limit: float,
+    picture_wh: tuple[int, int],
+    nms_iou: float,
+) -> list[Candidate]:
+    """Every vote with presence >= `limit`, thinned inside each tile, in tile order, best first.
+
+    outputs: presence [tiles, tokens], type [tiles, tokens, types] (logits both), box [tiles, tokens, 4]
+    (left, top, right, bottom in token units); columns: the output column of each of the recipe's types.
+    Boxes are clipped to the picture; a box without area is no candidate: the dense head votes with several
+    tokens and says nothing by an empty box.
+    """
+    for name in ("presence", "type", "box"):
+        check_finite(outputs[name], f"the dense head's {name}")
+    presence = _sigmoid(outputs["presence"])  # [tiles, tokens]
+    types = _softmax(outputs["type"])[:, :, list(columns)]  # [tiles, tokens, types of the recipe]
+    boxes = boxes_in_tile(outputs["box"], tile_px // cell_px, cell_px)  # [tiles, tokens, 4] tile pixels
+    candidates: list[Candidate] = []
+    for index, tile in enumerate(tiles):
+        votes = []
+        for token in np.flatnonzero(presence[index] >= limit):
+            box_in_tile = _box(boxes[index, token])
+            box = clipped(tile.to_picture(box_in_tile), picture_wh)
+            if box[2] <= box[0] or box[3] <= box[1]:
+                continue
+            sure = float(presence[index, token])
+            probabilities = tuple(sure * float(p) for p in types[index, token])
+            cut = is_cut(box_in_tile, tile, tile_px, picture_wh)
+            votes.append(Candidate(box, index, sure, probabilities, cut))
+        candidates += thinned(votes, nms_iou)
+    return candidates
+
+
+def boxes_in_tile(distances: FloatArray, grid: int, cell_px: int) -> npt.NDArray[np.float64]:
+    """[tiles, grid*grid, 4] distances in token units to [tiles, grid*grid, 4] x1, y1, x2, y2 in tile
+    pixels.
+    """
+    centres = (np.arange(grid) + 0.5) * cell_px
+    y, x = (axis.reshape(-1) for axis in np.meshgrid(centres, centres, indexing="ij"))
+    anchors = np.stack([x, y, x, y], axis=-1)  # [tokens, 4]
+    signs = np.array([-1.0, -1.0, 1.0, 1.0])
+    return np.asarray(anchors + signs * distances.astype(np.float64) * cell_px)
+
+
+def thinned(candidates: Sequence[Candidate], nms_iou: float) -> list[Candidate]:
+    """Greedy non-maximum suppression across all types, best first.
+
+    A cut box gives way to a whole one, also to one that merely holds most of it: it is the same defect,
+    seen worse.
+    """
+    ordered = sorted(candidates, key=lambda c: (c.is_cut, -c.confidence, c.box_xyxy))
+    kept: list[Candidate] = []
+    for candidate in ordered:
+        if not any(_same_defect(candidate, other, nms_iou) for other in kept):
+            kept.append(candidate)
+    return sorted(kept, key=lambda c: (-c.confidence, c.box_xyxy))
+
+
+def overlap(a: Box, b: Box) -> tuple[float, float]:
+    """(intersection over union, intersection over the area of `a`) of two boxes with area."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0, 0.0
+    inter = width * height
+    area_a, area_b = ((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
+    return inter / (area_a + area_b - inter), inter / area_a
+
+
+def clipped(box: Box, picture_wh: tuple[int, int]) -> Box:
+    """The part of a box that lies inside the picture; without area when nothing does."""
+    width, height = picture_wh
+    x1, y1, x2, y2 = box
+    return (
+        min(max(x1, 0.0), float(width)),
+        min(max(y1, 0.0), float(height)),
+        min(max(x2, 0.0), float(width)),
+        min(max(y2, 0.0), float(height)),
+    )
+
+
+def is_cut(box_in_tile: Box, tile: Tile, tile_px: int, picture_wh: tuple[int, int]) -> bool:
+    """Whether a box in tile pixels ends at a tile edge beyond which the picture goes on."""
+    width, height = (side / tile.scale for side in picture_wh)
+    x1, y1, x2, y2 = box_in_tile
+    near = 1.5  # a coordinate bin of 1.28 px beside the edge counts as the edge
+    return (
+        (x1 <= near and tile.left > 0)
+        or (y1 <= near and tile.top > 0)
+        or (x2 >= tile_px - near and tile.left + tile_px < width)
+        or (y2 >= tile_px - near and tile.top + tile_px < height)
+    )
+
+
+def _same_defect(worse: Candidate, better: Candidate, nms_iou: float) -> bool:
+    union, share = overlap(worse.box_xyxy, better.box_xyxy)
+    return union > nms_iou or (worse.is_cut and share > 0.6)
+
+
+def _box(row: npt.NDArray[np.float64]) -> Box:
+    return float(row[0]), float(row[1]), float(row[2]), float(row[3])
+
+
+def _sigmoid(logits: FloatArray) -> npt.NDArray[np.float64]:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits.astype(np.float64), -60.0, 60.0))))
+
+
+def _softmax(logits: FloatArray) -> npt.NDArray[np.float64]:
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

@@ -1,0 +1,166 @@
+"""Two detectors' candidates to one list of defects: ownership of tiles, levels, duplicates, and the two
+views joined.
+
+The dense head and the words look at the same tiles. Where both see a defect its confidence is the noisy-or
+of the two, 1 - (1 - dense)(1 - words), its box their mean and its type the one with the larger sum of
+probabilities. What only one of them sees must pass that detector's own threshold, and says so in its
+`reason`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from ..recipe import Thresholds
+from .dense import Candidate, overlap, thinned
+from .tiles import Box, Tile
+
+OWNED_SLACK_PX = 4.0
+"""Two tiles that share an edge of their owned regions may each see a box's centre just on the other side."""
+
+COARSE_SHARE = 0.75
+"""A coarse level answers for boxes longer than this share of what the level below it surely holds whole."""
+
+SAME_IOU = 0.5
+SAME_CENTRE = 0.25
+"""Dense and words mean the same defect: IoU above the one, or centres closer than the other times the mean
+side.
+"""
+
+
+@dataclass(frozen=True)
+class CandidateDefect:
+    """A defect as the judge gets it.
+
+    `bbox_xyxy`: pixels of the part picture with the recipe's margin, x2 and y2 exclusive; `detector`:
+    dense, words or both; `reason`: what speaks against it, None when nothing does.
+    """
+
+    type: str
+    bbox_xyxy: Box
+    confidence: float
+    detector: str
+    reason: str | None = None
+
+
+def owned(
+    candidates: Sequence[Candidate],
+    tiles: Sequence[Tile],
+    *,
+    tile_px: int,
+    stride_px: int,
+    finest: int,
+    nms_iou: float,
+) -> list[Candidate]:
+    """The candidates that their tiles answer for, each defect once, best first; `finest` is the recipe's
+    first level.
+
+    A box that a tile of the finer level surely holds whole is none of a coarse tile's business.
+    """
+    kept = []
+    for candidate in candidates:
+        tile = tiles[candidate.tile]
+        is_small = tile.level > finest and _longest(candidate.box_xyxy) < COARSE_SHARE * (
+            (tile_px - stride_px) * tile.scale / 2
+        )
+        if not is_small and _is_near_owned(candidate.box_xyxy, tile):
+            kept.append(candidate)
+    return thinned(kept, nms_iou)
+
+
+def tiles_to_decode(candidates: Sequence[Candidate]) -> list[int]:
+    """Indices of the tiles that hold a surviving dense candidate, in tile order: only these reach the
+    decoder.
+    """
+    return sorted({candidate.tile for candidate in candidates})
+
+
+def fused(
+    dense: Sequence[Candidate],
+    words: Sequence[Candidate],
+    types: Sequence[str],
+    thresholds: Thresholds,
+    *,
+    detectors: Collection[str] = ("dense", "words"),
+) -> tuple[CandidateDefect, ...]:
+    """The defects of a part in reading order (top, then left)."""
+    pairs = _matches(dense, words)
+    defects = []
+    for i, j in pairs:
+        defect = _joined(dense[i], words[j], types)
+        if defect.confidence >= thresholds.presence:
+            defects.append(defect)
+    seen_dense, seen_words = {i for i, _ in pairs}, {j for _, j in pairs}
+    single = len(detectors) == 1
+    for i, candidate in enumerate(dense):
+        if i not in seen_dense and candidate.presence >= thresholds.presence:
+            reason = None if single else "the words do not name it"
+            defects.append(defect_from_candidate(candidate, types, "dense", reason))
+    for j, candidate in enumerate(words):
+        if j not in seen_words and candidate.confidence >= thresholds.words:
+            reason = None if single else "the dense head does not see it"
+            defects.append(defect_from_candidate(candidate, types, "words", reason))
+    return tuple(
+        sorted(defects, key=lambda defect: (defect.bbox_xyxy[1], defect.bbox_xyxy[0], defect.bbox_xyxy))
+    )
+
+
+def defect_from_candidate(
+    candidate: Candidate, types: Sequence[str], detector: str, reason: str | None = None
+) -> CandidateDefect:
+    """One detector's candidate under the name of its most probable type."""
+    return CandidateDefect(
+        types[candidate.type_index], candidate.box_xyxy, candidate.confidence, detector, reason
+    )
+
+
+def _joined(dense: Candidate, words: Candidate, types: Sequence[str]) -> CandidateDefect:
+    sums = [a + b for a, b in zip(dense.probabilities, words.probabilities, strict=True)]
+    index = sums.index(max(sums))
+    confidence = 1.0 - (1.0 - dense.probabilities[index]) * (1.0 - words.probabilities[index])
+    names = types[dense.type_index], types[words.type_index]
+    reason = None if names[0] == names[1] else f"the dense head says {names[0]}, the words say {names[1]}"
+    # A cut box shows where the tile ended, not where the defect does.
+    if dense.is_cut != words.is_cut:
+        box = words.box_xyxy if dense.is_cut else dense.box_xyxy
+    else:
+        x1, y1, x2, y2 = ((a + b) / 2 for a, b in zip(dense.box_xyxy, words.box_xyxy, strict=True))
+        box = (x1, y1, x2, y2)
+    return CandidateDefect(types[index], box, confidence, "both", reason)
+
+
+def _matches(dense: Sequence[Candidate], words: Sequence[Candidate]) -> list[tuple[int, int]]:
+    """One-to-one pairs (dense, words) that mean the same defect, the closest first."""
+    close = []
+    for i, one in enumerate(dense):
+        for j, other in enumerate(words):
+            iou, _ = overlap(one.box_xyxy, other.box_xyxy)
+            away = _centre_distance(one.box_xyxy, other.box_xyxy)
+            if iou > SAME_IOU or away < SAME_CENTRE * _mean_side(one.box_xyxy, other.box_xyxy):
+                close.append((-iou, away, i, j))
+    pairs: list[tuple[int, int]] = []
+    for _, _, i, j in sorted(close):
+        if all(i != a and j != b for a, b in pairs):
+            pairs.append((i, j))
+    return pairs
+
+
+def _is_near_owned(box: Box, tile: Tile) -> bool:
+    x, y = ((box[0] + box[2]) / 2 / tile.scale, (box[1] + box[3]) / 2 / tile.scale)
+    x1, y1, x2, y2 = tile.owned_xyxy
+    slack = OWNED_SLACK_PX
+    return x1 - slack <= x < x2 + slack and y1 - slack <= y < y2 + slack
+
+
+def _longest(box: Box) -> float:
+    return max(box[2] - box[0], box[3] - box[1])
+
+
+def _mean_side(a: Box, b: Box) -> float:
+    return sum(box[2] - box[0] + box[3] - box[1] for box in (a, b)) / 4
+
+
+def _centre_distance(a: Box, b: Box) -> float:
+    return math.hypot((a[0] + a[2] - b[0] - b[2]) / 2, (a[1] + a[3] - b[1] - b[3]) / 2)

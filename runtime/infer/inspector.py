@@ -1,0 +1,339 @@
+"""One frame to candidate defects: tiles, vision, dense head, guided decoder, and the two detectors joined."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BundleError, PictureError, RecipeError, UsageError
+from ..recipe import Recipe
+from .bundle import Bundle, CompiledRecipe
+from .decode import Decoded, Decoder
+from .dense import Candidate, dense_candidates
+from .engine import Engine, FloatArray, check_finite, engine_from_bundle
+from .fuse import CandidateDefect, defect_from_candidate, fused, owned, tiles_to_decode
+from .patches import compare_patches
+from .tiles import TilePairs, tile_pairs
+from .words import Words, words_from_answers
+
+if TYPE_CHECKING:
+    from ..capture.frame import Frame
+
+__all__ = ["CandidateDefect", "Inspection", "Inspector", "Passes"]
+
+ByteArray = npt.NDArray[np.uint8]
+DETECTORS = ("dense", "words")
+VISION_TILES = 16
+"""Tiles in one vision call; bounds the memory of its attention scores."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What one part cost.
+
+    row_passes: sequences x decoder calls, prefill included; row_passes_forced: those spent on forced tokens
+    only, always 0; engine_calls: calls of any engine, whatever their batch; tiles: all of the part;
+    tiles_gated: those that the gate found equal to the template and nobody looked at; tiles_decoded: those
+    that reached the decoder; canonical_tokens: tokens of the answers in canonical minified form, end token
+    included.
+    """
+
+    row_passes: int = 0
+    row_passes_forced: int = 0
+    engine_calls: int = 0
+    tiles: int = 0
+    tiles_gated: int = 0
+    tiles_decoded: int = 0
+    canonical_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found on one part.
+
+    defects: the joined list above the recipe's thresholds, in reading order. dense, words: each detector's
+    own list, best first; `dense` reaches down to thresholds.candidate. dropped: boxes that an answer named
+    and that cannot be a defect, each with its reason; such a part is no clean pass. failed: why an answer
+    was cut or did not parse, else None. timings_ms: preprocess, vision, dense, prefill, decode.
+    strongest_rejected: on a part without defects the largest probability of one that stayed under its
+    threshold, 0 when nothing was near.
+    """
+
+    defects: tuple[CandidateDefect, ...]
+    dense: tuple[CandidateDefect, ...]
+    words: tuple[CandidateDefect, ...]
+    dropped: tuple[CandidateDefect, ...]
+    timings_ms: dict[str, float]
+    passes: Passes
+    failed: str | None
+    strongest_rejected: float = 0.0
+
+
+class Inspector:
+    """A bundle's engines, opened for one recipe; a context manager that closes them.
+
+    Deterministic: the same frame gives the same inspection. Not thread-safe: one inspection at a time.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        recipe_id: str | None = None,
+        threads: int = 2,
+        detectors: tuple[str, ...] = DETECTORS,
+        *,
+        backend: str = "onnxruntime",
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`recipe_id` None: the bundle's first; `detectors`: dense, words or both. BundleError, RecipeError
+        or EngineError when bundle, recipe and detectors do not fit together.
+        """
+        self._bundle, self._compiled = bundle, bundle.recipe(recipe_id)
+        self._detectors, self._clock = tuple(detectors), clock
+        _check_fit(bundle, self._compiled, self._detectors)
+        self._columns = (
+            [bundle.dense_types.index(t) for t in self.recipe.types] if "dense" in detectors else []
+        )
+        self._attributes: Engine | None = None
+        self._decoder: Decoder | None = None
+        with ExitStack() as opened:
+            self._vision = self._open(opened, "vision", backend, threads)
+            if "dense" in self._detectors:
+                self._attributes = self._open(opened, "attributes", backend, threads)
+            if "words" in self._detectors:
+                self._decoder = Decoder(
+                    bundle.shape,
+                    self._compiled,
+                    bundle.embeddings,
+                    self._open(opened, "decoder", backend, threads),
+                    self._open(opened, f"head_schema.{self.recipe.id}", backend, threads),
+                    clock=clock,
+                )
+            self._engines = opened.pop_all()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that is inspected."""
+        return self._compiled.recipe
+
+    def inspect(self, frame: Frame) -> Inspection:
+        """Inspect one frame against its template.
+
+        PictureError when there is no template or it has another size; EngineError when an engine fails or
+        gives numbers that are not finite.
+        """
+        timings = dict.fromkeys(("preprocess", "vision", "dense", "prefill", "decode"), 0.0)
+        started = self._clock()
+        template, part = self._greys(frame)
+        pairs = self._pairs(template, part)
+        patches = compare_patches(pairs.template, pairs.part, self.recipe.difference_channel)
+        timings["preprocess"] = (self._clock() - started) * 1e3
+        picture_wh = (part.shape[1], part.shape[0])
+        if not pairs.tiles:
+            return Inspection(
+                (), (), (), (), timings, Passes(tiles=pairs.total, tiles_gated=pairs.total), None
+            )
+        features, vision_calls = self._features(patches, timings)
+        dense, dense_calls = self._dense(pairs, features, picture_wh, timings)
+        chosen = tiles_to_decode(dense) if "dense" in self._detectors else list(range(len(pairs.tiles)))
+        decoded, words = self._words(pairs, features, chosen, picture_wh, timings)
+        passes = Passes(
+            row_passes=decoded.row_passes,
+            engine_calls=vision_calls + dense_calls + decoded.engine_calls,
+            tiles=pairs.total,
+            tiles_gated=pairs.total - len(pairs.tiles),
+            tiles_decoded=len(decoded.answers),
+            canonical_tokens=sum(len(answer.ids) for answer in decoded.answers),
+        )
+        return self._inspection(dense, words, timings, passes)
+
+    def _open(self, opened: ExitStack, component: str, backend: str, threads: int) -> Engine:
+        engine = engine_from_bundle(self._bundle, component, backend=backend, threads=threads)
+        opened.callback(engine.close)
+        return engine
+
+    def _greys(self, frame: Frame) -> tuple[ByteArray, ByteArray]:
+        """(template, part), both [H, W] uint8."""
+        if frame.template is None:
+            raise PictureError(
+                f"frame {frame.sequence} of {frame.source} has no template; recipe {self.recipe.id} "
+                "compares with one"
+            )
+        template, part = grey(frame.template), grey(frame.image)
+        if template.shape != part.shape:
+            raise PictureError(
+                f"template {template.shape[::-1]} and part {part.shape[::-1]} differ in size; "
+                "take both with one camera setting"
+            )
+        return template, part
+
+    def _pairs(self, template: ByteArray, part: ByteArray) -> TilePairs:
+        recipe = self.recipe
+        return tile_pairs(
+            template,
+            part,
+            tile_px=recipe.tiling.tile_px,
+            stride_px=recipe.tiling.stride_px,
+            levels=recipe.tiling.levels,
+            max_shift_px=recipe.registration.max_shift_px,
+            tile_shift_px=recipe.registration.tile_shift_px,
+            gate_difference=recipe.gate.difference,
+            gate_pixels=recipe.gate.min_pixels,
+        )
+
+    def _features(self, patches: FloatArray, timings: dict[str, float]) -> tuple[dict[str, FloatArray], int]:
+        """image_tokens [tiles, T, H] and deepstack [tiles, D, T, H] of patches [tiles, N, features]; and
+        the calls.
+        """
+        started = self._clock()
+        runs = [
+            self._vision.run({"patches": patches[first : first + VISION_TILES]})
+            for first in range(0, len(patches), VISION_TILES)
+        ]
+        features = {
+            name: np.concatenate([run[name] for run in runs]) for name in ("image_tokens", "deepstack")
+        }
+        for name, array in features.items():
+            check_finite(array, f"the vision encoder's {name}")
+        timings["vision"] = (self._clock() - started) * 1e3
+        return features, len(runs)
+
+    def _dense(
+        self,
+        pairs: TilePairs,
+        features: dict[str, FloatArray],
+        picture_wh: tuple[int, int],
+        timings: dict[str, float],
+    ) -> tuple[list[Candidate], int]:
+        """The dense head's candidates that their tiles own, in the recipe's types."""
+        if self._attributes is None:
+            return [], 0
+        started = self._clock()
+        outputs = self._attributes.run(features)
+        candidates = dense_candidates(
+            pairs.tiles,
+            outputs,
+            columns=self._columns,
+            tile_px=self.recipe.tiling.tile_px,
+            cell_px=self._bundle.shape.token_px,
+            limit=self.recipe.thresholds.candidate,
+            picture_wh=picture_wh,
+            nms_iou=self.recipe.thresholds.nms_iou,
+        )
+        candidates = self._owned(candidates, pairs)
+        timings["dense"] = (self._clock() - started) * 1e3
+        return candidates, 1
+
+    def _words(
+        self,
+        pairs: TilePairs,
+        features: dict[str, FloatArray],
+        chosen: list[int],
+        picture_wh: tuple[int, int],
+        timings: dict[str, float],
+    ) -> tuple[Decoded, Words]:
+        """The decoder's answers for the chosen tiles, read; with the candidates that their tiles own."""
+        if self._decoder is None or not chosen:
+            return Decoded(()), Words((), (), ())
+        started = self._clock()
+        decoded = self._decoder.answers(features["image_tokens"][chosen], features["deepstack"][chosen])
+        words = words_from_answers(
+            list(zip(chosen, decoded.answers, strict=True)),
+            pairs.tiles,
+            self._compiled.vocabulary,
+            self.recipe.types,
+            coordinates=self.recipe.coordinates,
+            tile_px=self.recipe.tiling.tile_px,
+            picture_wh=picture_wh,
+            token_budget=self.recipe.token_budget,
+        )
+        kept = self._owned(words.candidates, pairs)
+        timings["prefill"] = decoded.prefill_ms
+        timings["decode"] = (self._clock() - started) * 1e3 - decoded.prefill_ms
+        return decoded, Words(tuple(kept), words.dropped, words.failures)
+
+    def _owned(self, candidates: Sequence[Candidate], pairs: TilePairs) -> list[Candidate]:
+        tiling = self.recipe.tiling
+        return owned(
+            candidates,
+            pairs.tiles,
+            tile_px=tiling.tile_px,
+            stride_px=tiling.stride_px,
+            finest=min(tiling.levels),
+            nms_iou=self.recipe.thresholds.nms_iou,
+        )
+
+    def _inspection(
+        self, dense: list[Candidate], words: Words, timings: dict[str, float], passes: Passes
+    ) -> Inspection:
+        types = self.recipe.types
+        defects = fused(dense, words.candidates, types, self.recipe.thresholds, detectors=self._detectors)
+        seen = [candidate.presence for candidate in dense] + [one.confidence for one in words.candidates]
+        return Inspection(
+            defects=defects,
+            dense=tuple(defect_from_candidate(candidate, types, "dense") for candidate in dense),
+            words=tuple(defect_from_candidate(candidate, types, "words") for candidate in words.candidates),
+            dropped=tuple(
+                CandidateDefect(one.type, one.box_xyxy, one.confidence, "words", one.reason)
+                for one in words.dropped
+            ),
+            timings_ms=timings,
+            passes=passes,
+            failed="; ".join(words.failures) or None,
+            strongest_rejected=0.0 if defects else max(seen, default=0.0),
+        )
+
+    def close(self) -> None:
+        """Free the engines; twice is fine."""
+        self._engines.close()
+
+    def __enter__(self) -> Inspector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def grey(picture: ByteArray) -> ByteArray:
+    """[H, W] uint8 of a picture that is [H, W] grey or [H, W, 3] BGR; PictureError for anything else."""
+    if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)):
+        raise PictureError(
+            f"a picture must be uint8 [H, W] or [H, W, 3], got {picture.dtype} {picture.shape}"
+        )
+    return (
+        picture
+        if picture.ndim == 2
+        else np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
+    )
+
+
+def _check_fit(bundle: Bundle, compiled: CompiledRecipe, detectors: tuple[str, ...]) -> None:
+    """Whatever would only fail on the first part is refused when the service starts."""
+    recipe = compiled.recipe
+    if not detectors or not set(detectors) <= set(DETECTORS):
+        raise UsageError(f"detectors are {' and '.join(DETECTORS)}, got {list(detectors)}")
+    if recipe.compare != "temporal":
+        raise RecipeError(f"recipe {recipe.id}: compare = {recipe.compare!r} cannot run yet; use 'temporal'")
+    if recipe.template != "frame":
+        raise RecipeError(f"recipe {recipe.id}: template = {recipe.template!r} cannot run yet; use 'frame'")
+    if recipe.tiling.tile_px != bundle.shape.tile_px:
+        raise BundleError(
+            f"recipe {recipe.id} cuts tiles of {recipe.tiling.tile_px} px, the bundle's vision graph takes "
+            f"{bundle.shape.tile_px} px; export it again with this recipe"
+        )
+    missing = [name for name in recipe.types if name not in bundle.dense_types]
+    if "dense" in detectors and missing:
+        raise BundleError(
+            f"the bundle's dense head knows {', '.join(bundle.dense_types) or 'no type'}, not "
+            f"{', '.join(missing)} of recipe {recipe.id}; inspect with the words alone"
+        )
