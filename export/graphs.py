@@ -1,0 +1,108 @@
+"""A checkpoint folder -> the float ONNX graphs and the embedding table, without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..runtime.errors import CheckpointError
+from ..runtime.infer.shape import ModelShape
+from .decoder import PREFIX, decoder_to_file
+from .heads import attributes_to_file, dense_types_from_weights, word_head_to_file
+from .model_config import shape_from_folder
+from .vision import vision_to_file
+from .weights import Weights, weights_from_file, weights_from_folder
+
+DENSE_HEAD = "dense_head.safetensors"
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class GraphFiles:
+    """What `graphs_from_checkpoint` wrote; `attributes` is None when the checkpoint has no dense head."""
+
+    vision: Path
+    decoder: Path
+    head_schema: Path
+    attributes: Path | None
+    embeddings: Path
+    shape: ModelShape
+    dense_types: tuple[str, ...]
+
+
+def graphs_from_checkpoint(
+    folder: Path | str,
+    out_dir: Path | str,
+    *,
+    tile_px: int = 128,
+    grid_hw: tuple[int, int] | None = None,
+    kept_ids: Sequence[int] | npt.NDArray[np.int64] | None = None,
+    embeddings_type: str = "float32",
+    progress: Callable[[str], None] = lambda component: None,
+) -> GraphFiles:
+    """Write vision, decoder, head_schema and (with a dense head) attributes .onnx and embeddings.npy [V, H].
+
+    `grid_hw` in patches replaces the square of `tile_px`. `kept_ids` are the rows of head_schema (None: all).
+    `progress` is called with the name of each component before it is written. CheckpointError says what is
+    wrong with the checkpoint; every file appears whole or not at all.
+    """
+    folder, out_dir = Path(folder), Path(out_dir)
+    shape = shape_from_checkpoint(folder, tile_px=tile_px, grid_hw=grid_hw)
+    weights = weights_from_folder(folder)
+    dense = weights_from_file(folder / DENSE_HEAD) if (folder / DENSE_HEAD).exists() else None
+    out_dir.mkdir(parents=True, exist_ok=True)
+    files = GraphFiles(
+        vision=out_dir / "vision.onnx",
+        decoder=out_dir / "decoder.onnx",
+        head_schema=out_dir / "head_schema.onnx",
+        attributes=None if dense is None else out_dir / "attributes.onnx",
+        embeddings=out_dir / "embeddings.npy",
+        shape=shape,
+        dense_types=() if dense is None else dense_types_from_weights(dense),
+    )
+    progress("vision")
+    vision_to_file(files.vision, weights, shape)
+    if dense is not None and files.attributes is not None:
+        progress("attributes")
+        attributes_to_file(files.attributes, dense, shape)
+    progress("decoder")
+    decoder_to_file(files.decoder, weights, shape)
+    progress("head_schema")
+    word_head_to_file(files.head_schema, weights, shape, None if kept_ids is None else np.asarray(kept_ids, np.int64))
+    progress("embeddings")
+    embeddings_to_file(files.embeddings, weights, shape, embeddings_type)
+    return files
+
+
+def shape_from_checkpoint(
+    folder: Path | str, *, tile_px: int = 128, grid_hw: tuple[int, int] | None = None
+) -> ModelShape:
+    """Sizes of a checkpoint for square tiles of `tile_px`, or for `grid_hw` patches."""
+    if grid_hw is not None:
+        return shape_from_folder(Path(folder), grid_hw=grid_hw)
+    shape = shape_from_folder(Path(folder), grid_hw=(2, 2))
+    if tile_px <= 0 or tile_px % shape.token_px:
+        raise CheckpointError(f"a tile of {tile_px} px does not divide into tokens of {shape.token_px} px")
+    side = tile_px // shape.patch_px
+    return shape_from_folder(Path(folder), grid_hw=(side, side))
+
+
+def embeddings_to_file(path: Path, weights: Weights, shape: ModelShape, number_type: str = "float32") -> None:
+    """Write the token embeddings [V, H] as .npy (float32 or float16), a few thousand rows at a time."""
+    if number_type not in ("float32", "float16"):
+        raise ValueError(f"embeddings are float32 or float16; got {number_type}")
+    partial = path.with_name(path.name + ".partial")
+    try:
+        table = np.lib.format.open_memmap(partial, "w+", np.dtype(number_type), (shape.vocab, shape.hidden))
+        for start in range(0, shape.vocab, _ROWS_AT_ONCE):
+            ids = np.arange(start, min(start + _ROWS_AT_ONCE, shape.vocab))
+            table[ids] = weights.rows(f"{PREFIX}embed_tokens.weight", (shape.vocab, shape.hidden), ids)
+        table.flush()
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

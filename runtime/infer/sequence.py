@@ -1,0 +1,87 @@
+"""Token sequences on the host: their positions, the mask of a ragged batch, the copy that keeps the past.
+
+A row's past lies in slots 0..p-1 of its buffer. New tokens are padded on the LEFT, so that the last column is
+always a row's last token. Slots behind p are stale: the decoder replaces their scores, whatever they hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Union
+
+import numpy as np
+import numpy.typing as npt
+
+MASKED = np.float32(-1e4)
+"""The mask value of a key that a query may not see; the decoder graph takes anything below -5e3 for masked."""
+
+
+Segment = Union[int, tuple[int, int]]
+"""A run of text of n tokens, or an image of (rows, columns) tokens, counted after merging."""
+
+
+def positions_for_segments(segments: Sequence[Segment], start: int = 0) -> tuple[npt.NDArray[np.int64], int]:
+    """Positions [3, K] (time, row, column) of consecutive segments, and the position of the token after them.
+
+    Text advances all three by one a token. An image stands at one moment, its rows and columns count from
+    there, and what follows starts behind its longer side (Qwen3VLModel.get_rope_index of transformers).
+    """
+    columns: list[npt.NDArray[np.int64]] = []
+    current = start
+    for segment in segments:
+        if isinstance(segment, tuple):
+            rows, width = segment
+            grid = np.indices((rows, width), dtype=np.int64).reshape(2, -1)
+            moment = np.zeros((1, rows * width), np.int64)
+            columns.append(np.concatenate([moment, grid]) + current)
+            current += max(rows, width)
+        else:
+            columns.append(np.broadcast_to(np.arange(current, current + segment, dtype=np.int64), (3, segment)))
+            current += segment
+    if not columns:
+        return np.zeros((3, 0), np.int64), current
+    return np.concatenate(columns, axis=1), current
+
+
+def mask_for(
+    past_lengths: npt.ArrayLike, k_lengths: npt.ArrayLike, past_slots: int, columns: int
+) -> npt.NDArray[np.float32]:
+    """Additive mask [B, K, P+K]: 0 where a query may look, -1e4 elsewhere.
+
+    past_lengths [B]: filled past slots of each row, 0..P. k_lengths [B]: real new tokens of each row, 0..K,
+    standing in the last columns. A padded query sees itself only, never nothing (a fully masked row is NaN
+    in fp16).
+    """
+    past = np.asarray(past_lengths, np.int64).reshape(-1, 1, 1)
+    real = np.asarray(k_lengths, np.int64).reshape(-1, 1, 1)
+    if past.shape != real.shape:
+        raise ValueError(f"{past.size} past lengths do not match {real.size} new lengths")
+    if past.size and not (0 <= past.min() and past.max() <= past_slots):
+        raise ValueError(f"past lengths {past.ravel().tolist()} must lie within 0..{past_slots} slots")
+    if real.size and not (0 <= real.min() and real.max() <= columns):
+        raise ValueError(f"new lengths {real.ravel().tolist()} must lie within 0..{columns} columns")
+    query = np.arange(columns).reshape(1, -1, 1)
+    first_real = columns - real
+    is_real = query >= first_real
+    sees_past = is_real & (np.arange(past_slots).reshape(1, 1, -1) < past)
+    key = np.arange(columns).reshape(1, 1, -1)
+    sees_new = (is_real & (key >= first_real) & (key <= query)) | (key == query)
+    return np.where(np.concatenate([sees_past, sees_new], axis=2), np.float32(0), MASKED)
+
+
+def store_new_kv(
+    past_kv: npt.NDArray[np.float32],
+    new_kv: npt.NDArray[np.float32],
+    past_lengths: npt.ArrayLike,
+    k_lengths: npt.ArrayLike,
+) -> None:
+    """Copy each row's real new keys and values behind its past, in place; the caller then adds k to p.
+
+    past_kv [B, L, 2, Hkv, P, hd], new_kv [B, L, 2, Hkv, K, hd]. A row that does not fit raises ValueError.
+    """
+    slots, columns = past_kv.shape[4], new_kv.shape[4]
+    rows = zip(np.asarray(past_lengths, np.int64).tolist(), np.asarray(k_lengths, np.int64).tolist())
+    for row, (past, real) in enumerate(rows):
+        if past + real > slots:
+            raise ValueError(f"row {row}: {past} + {real} tokens do not fit {slots} past slots; use a larger bucket")
+        past_kv[row, :, :, :, past : past + real] = new_kv[row, :, :, :, columns - real :]
