@@ -29,12 +29,13 @@ TOPOLOGY: dict[str, tuple[bool, int, int]] = {
     "pin-hole": (False, 0, +1),
 }
 # Longest side in pixels: median and spread (sigma of the logarithm), from the published boxes of real boards.
-_SIZE_PX = {"open": (19.0, 0.6), "short": (28.0, 0.5), "mousebite": (15.0, 0.45), "spur": (16.0, 0.35),
-            "copper": (18.0, 0.42), "pin-hole": (16.0, 0.42)}
+_SIZE_PX = {"open": (20.0, 0.75), "short": (26.0, 0.6), "mousebite": (15.0, 0.45), "spur": (16.0, 0.33),
+            "copper": (18.0, 0.45), "pin-hole": (18.0, 0.45)}
 _WINDOW_PX = 10  # context around the changed pixels in which the proof is made
 GAP_PX = 13  # between the tight boxes of two defects
+_TRIES = 12  # strokes drawn for one defect before another is begun
 _EDGE_PX = 5  # a defect keeps this far from the picture's edge
-_CRUMB_PX = 4  # smaller pieces are edge noise, not conductors or islands
+_CRUMB_PX = 8  # smaller pieces are edge noise, not conductors or islands
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class _Ground:
 
     copper: Mask  # [H, W] 0 or 255, free of defects
     nets: npt.NDArray[np.int32]  # [H, W] number of the connected conductor, 0 on background
+    net_area: npt.NDArray[np.int64]  # [nets] pixels of every conductor
     depth: npt.NDArray[np.float32]  # [H, W] pixels to the nearest background inside copper
     room: npt.NDArray[np.float32]  # [H, W] pixels to the nearest copper on background
     copper_chords: npt.NDArray[np.int32]  # [n, 4] straight across a conductor, background to background
@@ -66,23 +68,25 @@ def draw_defects(copper: Mask, count: int, rng: np.random.Generator) -> tuple[Ma
     ground = _ground_of_layout(copper, rng)
     damaged = copper.copy()
     drawn: list[DrawnDefect] = []
-    for attempt in range(count * 30):
+    for _ in range(4 * count):
         if len(drawn) == count:
             break
-        # After many refusals only the types that need least room are tried: sparse boards still get theirs.
-        kinds = DEFECT_TYPES if attempt < count * 20 else ("copper", "pin-hole")
-        kind = kinds[int(rng.integers(len(kinds)))]
-        pen = _PENS[kind](ground, _size(kind, rng), rng)
-        found = None if pen is None else _apply(kind, ground, damaged, pen, drawn)
-        if found is not None:
-            drawn.append(found)
+        kind = DEFECT_TYPES[int(rng.integers(len(DEFECT_TYPES)))]
+        size = _size(kind, rng)
+        for _ in range(_TRIES):  # the type stays, so that a type that is hard to place is not rare
+            pen = _PENS[kind](ground, size, rng)
+            found = None if pen is None else _apply(kind, ground, damaged, pen, drawn, rng)
+            if found is not None:
+                drawn.append(found)
+                break
+            size = max(size * 0.93, 7.0)
     return damaged, drawn
 
 
 def is_what_it_says(kind: str, before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> bool:
     """Whether the change from `before` to `after` (bool [h, w], True = copper) is a defect of this type.
 
-    Pieces smaller than 4 pixels do not count. Conductors are 8-connected where they must be parted and
+    Pieces smaller than 8 pixels do not count. Conductors are 8-connected where they must be parted and
     4-connected where they must be joined, so that a diagonal contact never decides.
     """
     adds, copper_change, background_change = TOPOLOGY[kind]
@@ -135,7 +139,7 @@ def _ground_of_layout(copper: Mask, rng: np.random.Generator) -> _Ground:
         first = nets[gap_chords[:, 1], gap_chords[:, 0]]
         second = nets[gap_chords[:, 3], gap_chords[:, 2]]
         gap_chords = gap_chords[first != second]
-    return _Ground(copper, np.asarray(nets, np.int32), depth, room, copper_chords, gap_chords,
+    return _Ground(copper, np.asarray(nets, np.int32), np.bincount(nets.ravel()), depth, room, copper_chords, gap_chords,
                    np.stack([columns, rows], axis=1).astype(np.int32))
 
 
@@ -205,12 +209,14 @@ def _across(chords: npt.NDArray[np.int32], size: float, rng: np.random.Generator
         return None
     few = chords[rng.integers(len(chords), size=10)].astype(np.float64)
     lengths = np.hypot(few[:, 2] - few[:, 0], few[:, 3] - few[:, 1])
-    chord = few[int(np.argmin(np.abs(np.log(lengths / size))))]
+    # Of the near fits the one along a picture axis: most gaps and traces run so, and hands draw so.
+    slope = np.minimum(np.abs(few[:, 2] - few[:, 0]), np.abs(few[:, 3] - few[:, 1])) / lengths
+    chord = few[int(np.argmin(np.abs(np.log(lengths / size)) + 0.6 * slope))]
     start, end = chord[:2], chord[2:]
     length = float(np.hypot(*(end - start)))
     unit = (end - start) / length
-    slant = rng.normal(0.0, 0.25) * np.array([-unit[1], unit[0]]) * min(length, 20.0)
-    width = float(np.clip(rng.lognormal(math.log(7.5), 0.45), 3.5, 26.0))
+    slant = rng.normal(0.0, 0.2) * np.array([-unit[1], unit[0]]) * min(length, 20.0)
+    width = float(np.clip(rng.lognormal(math.log(7.0), 0.42), 3.5, 26.0))
     return _stroke_pen(start - unit * overshoot - slant / 2, end + unit * overshoot + slant / 2, width, rng, 0.12)
 
 
@@ -301,7 +307,8 @@ def _draw_pen(pen: _Pen, window: Window) -> Mask:
     return canvas
 
 
-def _apply(kind: str, ground: _Ground, damaged: Mask, pen: _Pen, drawn: Sequence[DrawnDefect]) -> DrawnDefect | None:
+def _apply(kind: str, ground: _Ground, damaged: Mask, pen: _Pen, drawn: Sequence[DrawnDefect],
+           rng: np.random.Generator) -> DrawnDefect | None:
     """Draw the pen's mark into `damaged` when it is a true defect of this type and has room; else nothing."""
     height, width = damaged.shape
     reach = float(pen.radii.max()) + _WINDOW_PX + 3
@@ -313,6 +320,10 @@ def _apply(kind: str, ground: _Ground, damaged: Mask, pen: _Pen, drawn: Sequence
     before = damaged[frame[1]:frame[3], frame[0]:frame[2]] > 0
     mark = _draw_pen(pen, frame)
     changed = (mark > 0) & (~before if adds else before)
+    if kind == "mousebite" and not _leaves_most(ground, frame, changed):
+        return None
+    if not adds and rng.random() < 0.2:
+        changed &= ~_residue(changed, rng)
     rows, columns = np.nonzero(changed)
     if rows.size < 20:
         return None
@@ -324,6 +335,18 @@ def _apply(kind: str, ground: _Ground, damaged: Mask, pen: _Pen, drawn: Sequence
         return None
     damaged[frame[1]:frame[3], frame[0]:frame[2]][changed] = 255 if adds else 0
     return DrawnDefect(kind, tight)
+
+
+def _leaves_most(ground: _Ground, frame: Window, changed: npt.NDArray[np.bool_]) -> bool:
+    """Whether the bitten conductors keep seven tenths of their copper: a bite does not eat a pad."""
+    bitten = np.unique(ground.nets[frame[1]:frame[3], frame[0]:frame[2]][changed])
+    return np.count_nonzero(changed) < 0.3 * float(ground.net_area[bitten].sum())
+
+
+def _residue(changed: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Dabs of 2 x 3 pixels that a scan leaves standing inside a cut, bool like `changed`."""
+    dabs = rng.random(changed.shape) < 0.03
+    return cv2.dilate(dabs.astype(np.uint8), np.ones((2, 3), np.uint8)) > 0
 
 
 def _has_room(tight: Window, size_wh: tuple[int, int], drawn: Sequence[DrawnDefect]) -> bool:

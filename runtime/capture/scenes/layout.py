@@ -64,8 +64,8 @@ def _times(sheet: Sheet, low: float, high: float) -> int:
 def _routed(sheet: Sheet, style: HouseStyle) -> None:
     """Parts' pads joined by traces, bundles of parallel traces, copper areas: most boards."""
     dense = sheet.uniform(0.3, 1.0)
-    if sheet.chance(0.45):
-        for _ in range(_times(sheet, 1, 3.5)):
+    if sheet.chance(0.6):
+        for _ in range(_times(sheet, 1, 5)):
             _bundle(sheet, style)
     if sheet.chance(0.5):
         for _ in range(_times(sheet, 1, 6)):
@@ -83,7 +83,7 @@ def _routed(sheet: Sheet, style: HouseStyle) -> None:
             pads += _vias(sheet, style)
     if sheet.chance(0.15):
         _delay_line(sheet, style)
-    for _ in range(_times(sheet, 8, 50 * dense)):
+    for _ in range(_times(sheet, 15, 90 * dense)):
         start = pads[int(sheet.rng.integers(len(pads)))] if pads and sheet.chance(0.8) else None
         _trace(sheet, style, start)
     if sheet.chance(0.12):
@@ -97,10 +97,12 @@ def _bundle(sheet: Sheet, style: HouseStyle) -> None:
     pitch = width + style.gap_px * sheet.uniform(0.8, 1.6)
     lanes = sheet.count(2, 9)
     heading = sheet.count(0, 7)
-    start = (sheet.size_px / 2 - sheet.size_px * math.cos(heading * math.pi / 4), sheet.point()[1]) \
-        if sheet.chance(0.6) else sheet.point(40)
     reach = max(60.0, pitch * lanes * 1.3)
-    path = octilinear_walk(sheet, start, heading, sheet.count(3, 7), (reach, reach * 3.5))
+    through = sheet.point(-0.1 * sheet.size_px)
+    path = octilinear_walk(sheet, through, heading, sheet.count(2, 6), (reach, reach * 3.5))
+    if sheet.chance(0.7):  # the bundle comes in from outside
+        back = (heading + sheet.count(3, 5)) * math.pi / 4
+        path.insert(0, (through[0] + sheet.size_px * math.cos(back), through[1] + sheet.size_px * math.sin(back)))
     for lane in range(lanes):
         line = stroke(offset_path(path, (lane - lanes / 2) * pitch), width)
         if sheet.place([line], style.gap_px * 0.75) and sheet.chance(0.5):
@@ -290,7 +292,7 @@ def _bars(sheet: Sheet, style: HouseStyle) -> None:
     slot = sheet.uniform(20, 48)
     repeats = sheet.chance(0.5)
     jogs = [sheet.uniform(0, size) for _ in range(sheet.count(0, 3))]
-    steps = [sheet.uniform(-70, 70) for _ in jogs]
+    steps = [math.copysign(sheet.uniform(24, 80), sheet.uniform(-1, 1)) for _ in jogs]
     x = sheet.uniform(-60, 40)
     while x < size + 80:
         path: list[Point] = [(x, -60.0)]

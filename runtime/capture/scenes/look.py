@@ -27,13 +27,11 @@ class Misregistration:
 
 
 def misregistration(rng: np.random.Generator, bound_px: float) -> Misregistration:
-    """A random misregistration; half of all pairs are registered within a pixel, as real pairs are."""
-    shift_bound = 0.7 * bound_px
-    if rng.random() < 0.5:
-        shift_bound = min(shift_bound, 1.0)
+    """A random misregistration; as in real pairs, most shifts are within a pixel and many are warped by more."""
+    shift_bound = min(1.0, 0.7 * bound_px) if rng.random() < 0.55 else 0.7 * bound_px
     shift = rng.uniform(-shift_bound, shift_bound, 2)
-    amplitude = rng.uniform(0.0, 0.3) * bound_px if rng.random() < 0.6 else 0.0
-    cells = int(rng.integers(3, 9))
+    amplitude = (bound_px - shift_bound) * rng.uniform(0.0, 1.0) if rng.random() < 0.65 else 0.0
+    cells = int(rng.integers(2, 8))
     warp = np.asarray(rng.uniform(-amplitude, amplitude, (cells, cells, 2)), np.float32)
     return Misregistration((float(shift[0]), float(shift[1])), warp, bound_px)
 
@@ -65,7 +63,7 @@ def scan(rng: np.random.Generator, size_px: int) -> Scan:
     """A random scan: blur, threshold, slow waves and fine raggedness of the edges."""
     coarse = rng.normal(0.0, rng.uniform(0.0, 0.12), (max(size_px // 24, 2),) * 2).astype(np.float32)
     ripple = cv2.resize(coarse, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
-    fine = rng.uniform(0.0, 0.13)
+    fine = 0.12 * rng.uniform(0.0, 1.0) ** 1.7
     ripple = ripple + rng.standard_normal((size_px, size_px), dtype=np.float32) * np.float32(fine)
     # Clipped: in flat copper or background the field is 1 or 0, and no ripple may reach it.
     return Scan(float(rng.uniform(0.7, 1.4)), float(rng.uniform(0.4, 0.6)), np.clip(ripple, -0.34, 0.34))
