@@ -1,0 +1,309 @@
+"""The service: camera -> inspector -> report -> outbox -> broker, until the source ends or SIGTERM.
+
+Threads: capture is a child process, inspection and delivery are threads, the main thread waits for signals.
+Left of the outbox nothing waits for the network. A part is written to the outbox when it is accepted, under
+the id that its report will have; one whose report a crash prevented is published as not inspected at the next
+start.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from .capture.clock import SystemClock, boot_id
+from .capture.frame import Frame, camera_from_source, read_picture
+from .capture.process import ProcessCamera
+from .config import ServiceConfig
+from .deliver.outbox import Outbox
+from .deliver.publisher import Publisher, StationState
+from .errors import DeliveryError, EngineError, OrinspectError, PictureError
+from .infer.bundle import Bundle
+from .infer.inspector import Inspector
+from .judge.assessment import (
+    Setup,
+    Trigger,
+    report_from_inspection,
+    report_not_inspected,
+    trigger_from_frame,
+)
+from .report import BundleIdentity, ClockReading, Identity, Part, Report, View
+from .uuid7 import result_id_from
+
+EXIT_ENGINE = 70  # EX_SOFTWARE: an engine failed; the process must be replaced, not the frame
+BACKEND = "onnxruntime"
+
+log = logging.getLogger(__name__)
+
+
+def run_service(config: ServiceConfig, *, clock: SystemClock | None = None) -> int:
+    """Run until the source ends, SIGTERM or SIGINT; the exit code.
+
+    Errors of configuration, bundle, camera and a broker that refuses are raised, after the state `fault` was
+    published where a connection stands. Returns EXIT_ENGINE when an engine failed.
+    """
+    clock = clock or SystemClock()
+    stop = threading.Event()
+    with ExitStack() as opened:
+        outbox = opened.enter_context(Outbox(config.outbox.path, keep=config.outbox.keep))
+        facts = StationState(
+            "starting", None, None, config.device.device_id, config.device.station_id, boot_id()
+        )
+        publisher = Publisher(outbox, config.mqtt, facts, on_failure=stop.set, random=random.random)
+        publisher.announce("starting")
+        publisher.start()
+        try:
+            with _signals(stop):
+                exit_code = _inspect_until_stopped(config, clock, outbox, publisher, stop, facts.boot_id)
+        except OrinspectError as error:
+            publisher.announce("fault", str(error))
+            publisher.close(config.outbox.drain_timeout_s)
+            raise
+        was_told = stop.is_set()
+        publisher.announce("stopping")
+        left = publisher.close(config.outbox.drain_timeout_s)
+    if publisher.failure is not None:
+        raise publisher.failure
+    if left:
+        sentence = f"{left} reports are not delivered and stay in {config.outbox.path}: {publisher.last_error}"
+        if not was_told:
+            raise DeliveryError(sentence)
+        log.warning("%s", sentence)
+    return exit_code
+
+
+def inspect_pictures(
+    bundle: str | Path,
+    image: str | Path,
+    *,
+    template: str | Path | None = None,
+    recipe_id: str | None = None,
+    threads: int = 2,
+    clock: SystemClock | None = None,
+) -> Report:
+    """One picture (and its golden template) by hand: the report that the service would publish."""
+    clock = clock or SystemClock()
+    frame = Frame(
+        image=read_picture(image),
+        template=None if template is None else read_picture(template),
+        sequence=1,
+        captured_at=clock.unix_s(),
+        monotonic_ns=clock.monotonic_ns(),
+        source=f"picture:{Path(image).name}",
+        part_id=Path(image).stem,
+        is_simulated=False,
+        truth=None,
+        mm_per_px=None,
+    )
+    opened = Bundle.open(bundle)
+    with Inspector(opened, recipe_id, threads) as inspector:
+        setup = Setup(
+            device_id="workstation",
+            station_id="by-hand",
+            boot_id=boot_id(),
+            recipe=inspector.recipe,
+            configuration=Identity("none", None, "0" * 64),
+            bundle=BundleIdentity(opened.id, opened.sha256, opened.precision, BACKEND),
+        )
+        trigger = _accepted(frame, setup, clock, Part(frame.part_id, setup.recipe.product), View("picture"))
+        return _report(frame, trigger, 1, inspector, setup, clock)
+
+
+def _inspect_until_stopped(
+    config: ServiceConfig,
+    clock: SystemClock,
+    outbox: Outbox,
+    publisher: Publisher,
+    stop: threading.Event,
+    boot: str,
+) -> int:
+    """Open bundle and camera, then let the inspection thread work; its exit code."""
+    bundle = Bundle.open(config.inspection.bundle)
+    with ExitStack() as opened:
+        inspector = opened.enter_context(
+            Inspector(bundle, config.inspection.recipe, config.inspection.threads)
+        )
+        setup = Setup(
+            device_id=config.device.device_id,
+            station_id=config.device.station_id,
+            boot_id=boot,
+            recipe=inspector.recipe,
+            configuration=Identity(config.name, config.device.version, config.sha256),
+            bundle=BundleIdentity(bundle.id, bundle.sha256, bundle.precision, BACKEND),
+        )
+        _publish_abandoned(outbox, publisher, setup, clock)
+        camera = opened.enter_context(
+            ProcessCamera(
+                config.camera.source,
+                camera_from_source,
+                slots=config.camera.slots,
+                timeout_s=config.camera.timeout_s,
+            )
+        )
+        publisher.announce("ready")
+        line = _Line(config, clock, outbox, publisher, inspector, camera, setup)
+        thread = threading.Thread(target=line.run, args=(stop,), name="inspection")
+        thread.start()
+        # SIGTERM, a refused connection and the end of the source all come through these two events.
+        while not line.ended.wait(0.2) and not stop.is_set():
+            pass
+        camera.stop()
+        thread.join()
+        if line.failure is not None:
+            raise line.failure
+        return line.exit_code
+
+
+class _Line:
+    """The inspection thread: one part after the other, each committed before the next is taken."""
+
+    def __init__(
+        self,
+        config: ServiceConfig,
+        clock: SystemClock,
+        outbox: Outbox,
+        publisher: Publisher,
+        inspector: Inspector,
+        camera: ProcessCamera,
+        setup: Setup,
+    ) -> None:
+        self.ended = threading.Event()
+        self.failure: OrinspectError | None = None
+        self.exit_code = 0
+        self._config, self._clock, self._setup = config, clock, setup
+        self._outbox, self._publisher = outbox, publisher
+        self._inspector, self._camera = inspector, camera
+
+    def run(self, stop: threading.Event) -> None:
+        """Until the source ends, `stop` is set, or something fails that the next part would meet too."""
+        try:
+            for number, frame in enumerate(self._new_frames()):
+                if stop.is_set():
+                    break  # a frame that nobody accepted is no part yet
+                if not number:
+                    self._publisher.announce("running")
+                self._inspect(frame)
+                if self.exit_code:
+                    break
+        except OrinspectError as error:
+            self.failure = error
+        except BaseException as error:  # a thread's exception would only be printed
+            self.failure = EngineError(f"the inspection stopped unexpectedly: {error!r}")
+            log.exception("the inspection stopped unexpectedly")
+        finally:
+            self.ended.set()
+
+    def _new_frames(self) -> Iterator[Frame]:
+        """The camera's frames; with `resume` without those accepted before the last start."""
+        last = self._outbox.last_source_sequence(self._config.camera.source)
+        skipped = 0
+        for frame in self._camera.frames():
+            if self._config.camera.resume and last is not None and frame.sequence <= last:
+                skipped += 1
+                continue
+            if skipped:
+                log.info("%d parts were accepted before this start; going on behind them", skipped)
+                skipped = 0
+            yield frame
+        if skipped:
+            log.info("all %d parts were accepted before this start", skipped)
+
+    def _inspect(self, frame: Frame) -> None:
+        """Accept, inspect, commit. An engine that failed ends the process with a code of its own."""
+        config, setup = self._config, self._setup
+        part = Part(frame.part_id, setup.recipe.product, config.part.job_id, config.part.lot)
+        view = View(config.camera.camera_id, config.camera.view_index, config.camera.view_count)
+        trigger = _accepted(frame, setup, self._clock, part, view)
+        sequence = self._outbox.accept(
+            trigger.result_id,
+            trigger.boot_id,
+            self._config.camera.source,
+            trigger.source_sequence,
+            trigger.to_json(),
+        )
+        try:
+            report = _report(frame, trigger, sequence, self._inspector, setup, self._clock)
+        except PictureError as error:
+            log.warning("part %s was not inspected: %s", frame.part_id, error)
+            report = self._not_inspected(trigger, sequence, "not_inspected.picture", str(error))
+        except EngineError as error:
+            self._publisher.announce("fault", str(error))
+            report = self._not_inspected(trigger, sequence, "failed.engine", str(error))
+            self.exit_code = EXIT_ENGINE
+        self._outbox.commit(trigger.result_id, report.to_json())
+        self._publisher.wake()
+
+    def _not_inspected(self, trigger: Trigger, sequence: int, code: str, why: str) -> Report:
+        now = self._clock.unix_s()
+        return report_not_inspected(
+            trigger, sequence, self._setup, created_at=now, reason_code=code, why=why
+        )
+
+
+def _accepted(frame: Frame, setup: Setup, clock: SystemClock, part: Part, view: View) -> Trigger:
+    """The trigger of a frame, under a new id."""
+    synchronised = clock.synchronised()
+    return trigger_from_frame(
+        frame,
+        setup,
+        result_id=result_id_from(clock.unix_s(), synchronised, os.urandom),
+        part=part,
+        view=view,
+        clock=ClockReading(clock.source, synchronised, frame.monotonic_ns),
+    )
+
+
+def _report(
+    frame: Frame, trigger: Trigger, sequence: int, inspector: Inspector, setup: Setup, clock: SystemClock
+) -> Report:
+    """Inspect and judge one part."""
+    started_ns = clock.monotonic_ns()
+    inspection = inspector.inspect(frame)
+    return report_from_inspection(
+        trigger,
+        sequence,
+        frame,
+        inspection,
+        setup,
+        created_at=clock.unix_s(),
+        capture_ms=max((started_ns - frame.monotonic_ns) / 1e6, 0.0),
+        total_ms=(clock.monotonic_ns() - started_ns) / 1e6,
+    )
+
+
+def _publish_abandoned(outbox: Outbox, publisher: Publisher, setup: Setup, clock: SystemClock) -> None:
+    """Parts that the last run accepted and never reported: they are published as not inspected."""
+    for row in outbox.abandoned():
+        report = report_not_inspected(
+            Trigger.from_json(row.trigger),
+            row.sequence,
+            setup,
+            created_at=clock.unix_s(),
+            reason_code="not_inspected.restart",
+            why="the service stopped before the report was written",
+        )
+        outbox.commit(row.result_id, report.to_json())
+        log.warning("part %s was accepted but never inspected; it is reported so", report.part.part_id)
+        publisher.wake()
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `stop`; only the main thread may ask for that, a caller's thread goes without."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Callable[..., object] | int | None] = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, lambda *_: stop.set())
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
