@@ -101,14 +101,36 @@ def test_a_lean_install_loads_only_the_lean_list(version: str, wheel: Path, tmp_
     assert "usage: orinspect" in _run([tmp_path / "venv" / "bin" / "orinspect", "--help"], tmp_path)
 
 
-def test_a_clone_in_a_folder_that_is_no_python_name_runs_tests(tmp_path: Path) -> None:
-    """Relative imports and importlib mode: neither the folder's name nor its place matters."""
-    clone = _copy_of_checkout(tmp_path / "x-1")
-    shutil.rmtree(clone / "tests")
-    (clone / "tests").mkdir()
-    (clone / "tests" / "test_tiny.py").write_text(TINY_TEST, encoding="utf-8")
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "orinspect").symlink_to(clone, target_is_directory=True)
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The checkout in a folder that is no Python name, its tests replaced by one; conftest.py stays."""
+    folder = _copy_of_checkout(tmp_path / "x-1")
+    shutil.rmtree(folder / "tests")
+    (folder / "tests").mkdir()
+    shutil.copy2(ROOT / "tests" / "conftest.py", folder / "tests")
+    (folder / "tests" / "test_tiny.py").write_text(TINY_TEST, encoding="utf-8")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "orinspect").symlink_to(folder, target_is_directory=True)
+    return folder
+
+
+def _pytest(clone: Path) -> subprocess.CompletedProcess[str]:
     start = "import sys, pytest; sys.path.insert(0, sys.argv.pop(1)); sys.exit(pytest.main())"
-    assert "1 passed" in _run([sys.executable, "-c", start, site, "-q", "-p", "no:cacheprovider"], clone)
+    command = [sys.executable, "-c", start, str(clone.parent / "site"), "-q", "-p", "no:cacheprovider"]
+    return subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
+
+
+def test_a_clone_in_a_folder_that_is_no_python_name_runs_tests(clone: Path) -> None:
+    """Relative imports and importlib mode: neither the folder's name nor its place matters."""
+    done = _pytest(clone)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+
+
+def test_a_file_under_two_module_names_fails_the_run(clone: Path) -> None:
+    """Otherwise `except OrinspectError` would miss the other copy of the class, and nobody would know why."""
+    double = "import sys\n\n\ndef test_double():\n    sys.path.insert(0, '.')\n    import runtime.errors\n"
+    (clone / "tests" / "test_double.py").write_text(double, encoding="utf-8")
+    done = _pytest(clone)
+    assert done.returncode == 1, done.stdout
+    assert "runtime/errors.py is loaded under two names" in done.stdout
