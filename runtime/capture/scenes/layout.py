@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .shapes import Point, Shape, Sheet, box, disc, octilinear_walk, offset_path, polygon, stroke
+from .planes import bars, plane
+from .shapes import Point, Shape, Sheet, box, disc, octilinear_walk, offset_path, polygon, stroke, times
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ def copper_layout(rng: np.random.Generator, size_px: int) -> npt.NDArray[np.uint
     if family < 0.58:
         _routed(sheet, style)
     elif family < 0.74:
-        _plane(sheet, style)
+        plane(sheet)
     elif family < 0.88:
-        _bars(sheet, style)
+        bars(sheet, style.drilled)
     else:
         _sparse(sheet, style)
     turned = np.rot90(sheet.copper, int(rng.integers(4)))
@@ -55,23 +56,17 @@ def copper_layout(rng: np.random.Generator, size_px: int) -> npt.NDArray[np.uint
     return np.ascontiguousarray(turned)
 
 
-def _times(sheet: Sheet, low: float, high: float) -> int:
-    """How often to try something that occurs `low`..`high` times on a 640 px board; smaller boards get less."""
-    area = (sheet.size_px / 640.0) ** 2
-    return int(math.ceil(sheet.uniform(low, high) * area))
-
-
 def _routed(sheet: Sheet, style: HouseStyle) -> None:
     """Parts' pads joined by traces, bundles of parallel traces, copper areas: most boards."""
     dense = sheet.uniform(0.3, 1.0)
     if sheet.chance(0.6):
-        for _ in range(_times(sheet, 1, 5)):
+        for _ in range(times(sheet, 1, 5)):
             _bundle(sheet, style)
     if sheet.chance(0.5):
-        for _ in range(_times(sheet, 1, 6)):
+        for _ in range(times(sheet, 1, 6)):
             _area(sheet, style)
     pads: list[Shape] = []
-    for _ in range(_times(sheet, 4, 22 * dense)):
+    for _ in range(times(sheet, 4, 22 * dense)):
         kind = sheet.count(0, 5)
         if kind == 0:
             pads += _leg_row(sheet, style)
@@ -83,7 +78,7 @@ def _routed(sheet: Sheet, style: HouseStyle) -> None:
             pads += _vias(sheet, style)
     if sheet.chance(0.15):
         _delay_line(sheet, style)
-    for _ in range(_times(sheet, 15, 90 * dense)):
+    for _ in range(times(sheet, 15, 90 * dense)):
         start = pads[int(sheet.rng.integers(len(pads)))] if pads and sheet.chance(0.8) else None
         _trace(sheet, style, start)
     if sheet.chance(0.12):
@@ -102,7 +97,8 @@ def _bundle(sheet: Sheet, style: HouseStyle) -> None:
     path = octilinear_walk(sheet, through, heading, sheet.count(2, 6), (reach, reach * 3.5))
     if sheet.chance(0.7):  # the bundle comes in from outside
         back = (heading + sheet.count(3, 5)) * math.pi / 4
-        path.insert(0, (through[0] + sheet.size_px * math.cos(back), through[1] + sheet.size_px * math.sin(back)))
+        x, y = (sheet.size_px * math.cos(back), sheet.size_px * math.sin(back))
+        path.insert(0, (through[0] + x, through[1] + y))
     for lane in range(lanes):
         line = stroke(offset_path(path, (lane - lanes / 2) * pitch), width)
         if sheet.place([line], style.gap_px * 0.75) and sheet.chance(0.5):
@@ -124,8 +120,8 @@ def _area(sheet: Sheet, style: HouseStyle) -> None:
         points += [second, first] if index % 2 == 0 else [first, second]
     body = polygon(points, 4.0 if style.rounding else 0.0)
     if sheet.place([body], style.gap_px) and sheet.chance(0.4):
-        radius = sheet.uniform(5, 18)
-        sheet.cut([disc((x + sheet.uniform(-0.4, 0.4) * half_w, y + sheet.uniform(-0.4, 0.4) * half_h), radius)])
+        hole = (x + sheet.uniform(-0.4, 0.4) * half_w, y + sheet.uniform(-0.4, 0.4) * half_h)
+        sheet.cut([disc(hole, sheet.uniform(5, 18))])
 
 
 def _leg_row(sheet: Sheet, style: HouseStyle) -> list[Shape]:
@@ -240,91 +236,18 @@ def _drill(sheet: Sheet, style: HouseStyle, pads: list[Shape]) -> None:
         sheet.cut([disc((x + off * radius, y - off * radius), radius)])
 
 
-def _plane(sheet: Sheet, style: HouseStyle) -> None:
-    """Copper nearly everywhere, parted by slots, square waves of slots and round clearances."""
-    size = sheet.size_px
-    sheet.copper[:] = 255
-    slot = sheet.uniform(6, 15)
-    if sheet.chance(0.5):  # the plane ends inside the picture, straight or round
-        if sheet.chance(0.5):
-            edge = sheet.uniform(0.1, 0.7) * size
-            sheet.copper[:] = 0
-            sheet.paint([polygon([(-50, edge), (size + 50, edge), (size + 50, size + 50), (-50, size + 50)],
-                                 sheet.uniform(0, 15))])
-        else:
-            sheet.copper[:] = 0
-            sheet.paint([disc(sheet.point(0.3 * size), size * sheet.uniform(0.5, 0.95))])
-    y = sheet.uniform(0, 90)
-    while y < size and sheet.chance(0.85):  # slots right across
-        sheet.cut([stroke([(-20, y), (size + 20, y + sheet.uniform(-2, 2))], slot * sheet.uniform(0.8, 2.4))])
-        y += sheet.uniform(26, 180)
-    for _ in range(_times(sheet, 0, 5)):
-        path = octilinear_walk(sheet, sheet.point(50), sheet.count(0, 7), sheet.count(2, 7), (40, 260),
-                               square=sheet.chance(0.5))
-        sheet.cut([stroke(path, slot * sheet.uniform(0.8, 1.5))])
-    if sheet.chance(0.5):
-        _square_wave(sheet, slot)
-    for _ in range(_times(sheet, 0, 4)):
-        sheet.cut([disc(sheet.point(30), sheet.uniform(12, 85))])
-    for _ in range(_times(sheet, 0, 4)):  # an island in a clearance
-        centre, radius = sheet.point(), sheet.uniform(14, 40)
-        sheet.cut([disc(centre, radius + slot * sheet.uniform(1.0, 2.0))])
-        sheet.paint([disc(centre, radius)])
-
-
-def _square_wave(sheet: Sheet, slot: float) -> None:
-    """A slot that runs as a square wave, its uprights narrower than its crests."""
-    x, y = sheet.uniform(-40, 80), sheet.point()[1]
-    period, height = sheet.uniform(60, 120), sheet.uniform(40, 75)
-    while x < sheet.size_px and sheet.chance(0.95):
-        sheet.cut([stroke([(x, y), (x + period / 2, y)], slot)])
-        sheet.cut([stroke([(x + period / 2, y + height), (x + period, y + height)], slot)])
-        narrow = slot * sheet.uniform(0.4, 1.0)
-        for upright in (x + period / 2, x + period):
-            sheet.cut([stroke([(upright, y), (upright, y + height)], narrow)])
-        x += period
-
-
-def _bars(sheet: Sheet, style: HouseStyle) -> None:
-    """Wide conductors side by side, parted by slots that step sideways; now and then cut across."""
-    size = sheet.size_px
-    sheet.copper[:] = 255
-    slot = sheet.uniform(20, 48)
-    repeats = sheet.chance(0.5)
-    jogs = [sheet.uniform(0, size) for _ in range(sheet.count(0, 3))]
-    steps = [math.copysign(sheet.uniform(24, 80), sheet.uniform(-1, 1)) for _ in jogs]
-    x = sheet.uniform(-60, 40)
-    while x < size + 80:
-        path: list[Point] = [(x, -60.0)]
-        if repeats or sheet.chance(0.5):
-            for at, step in sorted(zip(jogs, steps, strict=True)):
-                path += [(path[-1][0], at), (path[-1][0] + step, at + abs(step))]
-        path.append((path[-1][0], size + 200.0))
-        sheet.cut([stroke(path, slot * sheet.uniform(0.8, 1.1))])
-        pitch = slot + sheet.uniform(32, 120)
-        if sheet.chance(0.4):
-            across = sheet.uniform(0, size)
-            sheet.cut([stroke([(x, across), (x + pitch, across)], slot * sheet.uniform(0.7, 1.1))])
-        if style.drilled and sheet.chance(0.4):
-            sheet.cut([disc((x + pitch / 2, sheet.uniform(0, size)), sheet.uniform(4, 8))])
-        x += pitch
-    if sheet.chance(0.3):
-        edge = sheet.uniform(-20, size * 0.5)
-        sheet.cut([polygon([(-9, -9), (size + 9, -9), (size + 9, edge), (-9, edge)])])
-
-
 def _sparse(sheet: Sheet, style: HouseStyle) -> None:
     """A corner with little on it: rows of discs, rings, a few long thin traces."""
     placed: list[Shape] = []
-    for _ in range(_times(sheet, 1, 5)):
+    for _ in range(times(sheet, 1, 5)):
         placed += _drilled_row(sheet, style)
-    for _ in range(_times(sheet, 0, 3)):
+    for _ in range(times(sheet, 0, 3)):
         placed += _vias(sheet, style)
-    for _ in range(_times(sheet, 0, 3)):
+    for _ in range(times(sheet, 0, 3)):
         centre, radius = sheet.point(40), sheet.uniform(18, 90)
         if sheet.place([disc(centre, radius)], style.gap_px) and sheet.chance(0.5):
             sheet.cut([disc(centre, radius * sheet.uniform(0.35, 0.8))])
-    for _ in range(_times(sheet, 2, 10)):
+    for _ in range(times(sheet, 2, 10)):
         start = placed[int(sheet.rng.integers(len(placed)))] if placed and sheet.chance(0.5) else None
         _trace(sheet, style, start)
     _drill(sheet, style, placed)

@@ -14,12 +14,12 @@ import numpy.typing as npt
 Grey = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
 
-MARGIN_PX = 16  # a layout is larger than its picture by this on every side, so that a shifted view has content
+MARGIN_PX = 16  # a layout is larger than its picture by this on every side: a shifted view has content
 
 
 @dataclass(frozen=True)
 class Misregistration:
-    """How the template lies on the part: one shift and a smooth local warp, together within `bound_px` an axis."""
+    """How the template lies on the part: a shift and a smooth local warp, together within `bound_px` an axis."""
 
     shift_xy: tuple[float, float]
     warp_xy: npt.NDArray[np.float32]  # [n, n, 2] coarse grid of displacements in pixels
@@ -27,7 +27,7 @@ class Misregistration:
 
 
 def misregistration(rng: np.random.Generator, bound_px: float) -> Misregistration:
-    """A random misregistration; as in real pairs, most shifts are within a pixel and many are warped by more."""
+    """A random misregistration; as in real pairs most shifts are within a pixel, and many are warped by more."""
     shift_bound = min(1.0, 0.7 * bound_px) if rng.random() < 0.55 else 0.7 * bound_px
     shift = rng.uniform(-shift_bound, shift_bound, 2)
     amplitude = (bound_px - shift_bound) * rng.uniform(0.0, 1.0) if rng.random() < 0.65 else 0.0
@@ -37,7 +37,7 @@ def misregistration(rng: np.random.Generator, bound_px: float) -> Misregistratio
 
 
 def view_of_layout(layout: Grey, size_px: int, misfit: Misregistration | None) -> Grey:
-    """The picture's part of a layout [size+2*MARGIN]^2: cut out, or shifted and warped to subpixels; 0..255."""
+    """The picture's part of a layout [size + 2 margins]^2: cut out, or shifted and warped to subpixels."""
     if misfit is None:
         return np.ascontiguousarray(layout[MARGIN_PX:MARGIN_PX + size_px, MARGIN_PX:MARGIN_PX + size_px])
     # Linear interpolation of the grid stays within its extremes; cubic would overshoot the bound.
@@ -77,7 +77,7 @@ def copper_seen(view: Grey, seen: Scan) -> npt.NDArray[np.bool_]:
 
 
 def grown_or_shrunk(view: Grey, rng: np.random.Generator) -> Grey:
-    """The view as it is (3 of 4), or its copper grown or shrunk by half a pixel to a pixel: another exposure."""
+    """The view as it is (3 of 4), or its copper grown or shrunk by up to a pixel: another exposure."""
     draw = rng.random()
     if draw > 0.25:
         return view
@@ -86,7 +86,7 @@ def grown_or_shrunk(view: Grey, rng: np.random.Generator) -> Grey:
 
 
 def add_specks(picture: Grey, rng: np.random.Generator, keep_clear: npt.NDArray[np.bool_]) -> None:
-    """Dust: up to a few marks of 1 to 5 pixels in a picture uint8 [H, W], in place, none where `keep_clear`."""
+    """Dust: a few marks of 1 to 5 pixels in a picture uint8 [H, W], in place, none where `keep_clear`."""
     if rng.random() < 0.5:
         return
     height, width = picture.shape

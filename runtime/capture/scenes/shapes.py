@@ -55,11 +55,11 @@ def draw(canvas: npt.NDArray[np.uint8], shape: Shape, grow_px: float = 0.0, valu
     pen = shape.width_px + 2.0 * grow_px
     if len(shape.points) == 1:
         centre = (int(points[0, 0]), int(points[0, 1]))
-        cv2.circle(canvas, centre, max(int(round(pen / 2 * scale)), 4), (value,), -1, cv2.LINE_8, _SHIFT)
+        cv2.circle(canvas, centre, max(round(pen / 2 * scale), 4), (value,), -1, cv2.LINE_8, _SHIFT)
         return
     if shape.filled:
         cv2.fillPoly(canvas, [points], (value,), cv2.LINE_8, _SHIFT)
-    thickness = int(round(pen))
+    thickness = round(pen)
     if thickness >= 1:
         cv2.polylines(canvas, [points], shape.filled, (value,), thickness, cv2.LINE_8, _SHIFT)
 
@@ -140,3 +140,9 @@ def offset_path(points: Sequence[Point], distance: float) -> list[Point]:
     mitre = (before + after) / np.maximum(1.0 + (before * after).sum(axis=1, keepdims=True), 0.3)
     moved = path + distance * mitre
     return [(float(x), float(y)) for x, y in moved]
+
+
+def times(sheet: Sheet, low: float, high: float) -> int:
+    """How often to try what occurs `low`..`high` times on a 640 px board; smaller boards get less."""
+    area = (sheet.size_px / 640.0) ** 2
+    return math.ceil(sheet.uniform(low, high) * area)
