@@ -1,0 +1,155 @@
+"""Ownership, levels and the joining of the two detectors."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from orinspect.runtime.infer.dense import Candidate
+from orinspect.runtime.infer.fuse import CandidateDefect, fused, owned, tiles_to_decode
+from orinspect.runtime.infer.tiles import Box, Tile, tile_grid
+from orinspect.runtime.recipe import Thresholds
+
+TYPES = ("open", "short")
+LIMITS = Thresholds(candidate=0.05, presence=0.4, words=0.5, review_confidence=0.85, nms_iou=0.3)
+GRID = tile_grid(640, 640, 128, 64, (1, 2))
+
+
+def around(x: float, y: float, side: float = 36.0) -> Box:
+    return (x - side / 2, y - side / 2, x + side / 2, y + side / 2)
+
+
+def candidate(box: Box, *, tile: int = 0, p: float = 0.9, kind: int = 0, cut: bool = False) -> Candidate:
+    return Candidate(box, tile, p, tuple(p if index == kind else 0.0 for index in range(2)), cut)
+
+
+def seen_by(box: Box, tiles: tuple[Tile, ...] = GRID) -> list[int]:
+    """Every tile that holds the box whole."""
+    x1, y1, x2, y2 = box
+    return [
+        index
+        for index, tile in enumerate(tiles)
+        if tile.left * tile.scale <= x1
+        and tile.top * tile.scale <= y1
+        and x2 <= (tile.left + 128) * tile.scale
+        and y2 <= (tile.top + 128) * tile.scale
+    ]
+
+
+def kept(candidates: list[Candidate]) -> list[Candidate]:
+    return owned(candidates, GRID, tile_px=128, stride_px=64, finest=1, nms_iou=0.3)
+
+
+@pytest.mark.parametrize("x", [20.0, 95.9, 96.0, 300.0, 621.0])
+@pytest.mark.parametrize("y", [20.0, 160.0, 333.3, 621.0])
+def test_what_many_tiles_see_is_reported_once_by_a_fine_tile(x: float, y: float) -> None:
+    box = around(x, y)
+    tiles = seen_by(box)
+    assert len(tiles) > 1
+    (found,) = kept([candidate(box, tile=tile) for tile in tiles])
+    tile = GRID[found.tile]
+    assert tile.level == 1
+    assert tiles_to_decode([found]) == [found.tile]
+
+
+def test_a_centre_that_two_tiles_each_put_on_the_others_side_is_not_lost() -> None:
+    left, right = (index for index, tile in enumerate(GRID[:2]))
+    edge = GRID[0].owned_xyxy[2]
+    found = kept([candidate(around(edge + 1, 40), tile=left), candidate(around(edge - 1, 40), tile=right)])
+    assert len(found) == 1
+
+
+def test_a_tile_does_not_speak_for_what_lies_far_outside_its_own() -> None:
+    assert kept([candidate(around(GRID[0].owned_xyxy[2] + 12, 40), tile=0)]) == []
+
+
+def test_a_small_box_of_a_coarse_tile_is_left_to_the_fine_ones() -> None:
+    coarse = next(index for index, tile in enumerate(GRID) if tile.level == 2)
+    assert kept([candidate(around(60, 60, 40), tile=coarse)]) == []
+
+
+def test_a_box_that_fits_no_fine_tile_comes_from_the_coarse_one() -> None:
+    box = around(330, 330, 124)
+    coarse = [index for index in seen_by(box) if GRID[index].level == 2]
+    fine = next(
+        i
+        for i, tile in enumerate(GRID)
+        if tile.level == 1
+        and tile.owned_xyxy[0] <= 330 < tile.owned_xyxy[2]
+        and tile.owned_xyxy[1] <= 330 < tile.owned_xyxy[3]
+    )
+    left, top = GRID[fine].left, GRID[fine].top
+    pieces = candidate((left + 8.0, top + 8.0, left + 128.0, top + 128.0), tile=fine, p=0.99, cut=True)
+    found = kept([pieces, *(candidate(box, tile=index, p=0.8) for index in coarse)])
+    assert [one.box_xyxy for one in found] == [box]
+    assert kept([pieces]) == [pieces]  # better in pieces than not at all
+
+
+def test_both_detectors_are_a_noisy_or_and_a_mean_box() -> None:
+    dense, words = candidate((10, 10, 50, 50), p=0.8), candidate((14, 10, 54, 50), p=0.5)
+    assert fused([dense], [words], TYPES, LIMITS) == (
+        CandidateDefect("open", (12, 10, 52, 50), pytest.approx(0.9), "both", None),
+    )
+
+
+def test_the_type_is_the_one_with_the_larger_sum() -> None:
+    dense = Candidate((10, 10, 50, 50), 0, 0.9, (0.5, 0.4))
+    words = candidate((10, 10, 50, 50), p=0.7, kind=1)
+    (found,) = fused([dense], [words], TYPES, LIMITS)
+    assert found.type == "short"
+    assert found.confidence == pytest.approx(1 - 0.6 * 0.3)
+    assert found.reason == "the dense head says open, the words say short"
+
+
+def test_close_centres_are_the_same_defect_whatever_the_sizes() -> None:
+    (found,) = fused([candidate(around(100, 100, 20))], [candidate(around(102, 100, 40))], TYPES, LIMITS)
+    assert found.detector == "both"
+    two = fused([candidate(around(100, 100, 20))], [candidate(around(115, 100, 20))], TYPES, LIMITS)
+    assert [one.detector for one in two] == ["dense", "words"]
+
+
+def test_each_detector_alone_needs_its_own_threshold_and_says_so() -> None:
+    dense = [candidate(around(100, 100), p=0.41), candidate(around(200, 100), p=0.39)]
+    words = [candidate(around(300, 100), p=0.51), candidate(around(400, 100), p=0.49)]
+    assert [(one.detector, one.reason) for one in fused(dense, words, TYPES, LIMITS)] == [
+        ("dense", "the words do not name it"),
+        ("words", "the dense head does not see it"),
+    ]
+
+
+def test_dense_alone_goes_by_presence_not_by_the_surest_type() -> None:
+    """An unmistakable defect of an unclear type must not vanish."""
+    unclear = Candidate(around(100, 100), 0, 0.7, (0.35, 0.35))
+    (found,) = fused([unclear], [], TYPES, LIMITS)
+    assert found.confidence == 0.35
+
+
+def test_two_weak_views_make_one_defect() -> None:
+    dense, words = candidate(around(100, 100), p=0.3), candidate(around(100, 100), p=0.3)
+    (found,) = fused([dense], [words], TYPES, LIMITS)
+    assert found.confidence == pytest.approx(0.51)
+    weaker = dataclasses.replace(dense, presence=0.1, probabilities=(0.1, 0.0))
+    assert fused([weaker], [words], TYPES, LIMITS) == ()
+
+
+def test_one_detector_that_runs_alone_has_nothing_to_explain() -> None:
+    (found,) = fused([candidate(around(9, 9, 6))], [], TYPES, LIMITS, detectors=("dense",))
+    assert found.reason is None
+
+
+def test_a_cut_box_gives_its_place_to_the_whole_one() -> None:
+    dense, words = candidate((10, 10, 50, 50)), candidate((10, 10, 40, 50), cut=True)
+    assert fused([dense], [words], TYPES, LIMITS)[0].bbox_xyxy == (10, 10, 50, 50)
+
+
+def test_matching_is_one_to_one_and_takes_the_closest() -> None:
+    dense = [candidate(around(100, 100)), candidate(around(107, 100))]
+    found = fused(dense, [candidate(around(106, 100))], TYPES, LIMITS)
+    assert [(one.detector, one.bbox_xyxy[0]) for one in found] == [("dense", 82.0), ("both", 88.5)]
+
+
+def test_defects_stand_in_reading_order() -> None:
+    boxes = [around(300, 40), around(100, 40), around(50, 20)]
+    found = fused([candidate(box) for box in boxes], [], TYPES, LIMITS)
+    assert [one.bbox_xyxy for one in found] == [boxes[2], boxes[1], boxes[0]]
