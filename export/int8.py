@@ -99,6 +99,11 @@ def linear_bytes(model: onnx.ModelProto) -> LinearBytes:
     return LinearBytes(float32, stored)
 
 
+def linear_bytes_of_file(path: Path) -> LinearBytes:
+    """`linear_bytes` of the graph at `path`; external data is not read."""
+    return linear_bytes(onnx.load(str(path), load_external_data=False))
+
+
 def _stored_bytes(tensor: onnx.TensorProto) -> int:
     return int(np.prod(tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 

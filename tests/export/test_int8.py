@@ -105,7 +105,7 @@ def test_weights_are_int8_by_column_and_biases_stay_float() -> None:
     model = linear_graph(weight.astype(np.float32), bias)
     int8 = int8_from_float(model, [_choice("fc", "per_row")])
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in int8.graph.initializer}
-    assert (tensors["fc.weight"].dtype, tensors["fc.weight"].shape) == (np.int8, (64, 8))
+    assert tensors["fc.weight"].dtype == np.int8 and tensors["fc.weight"].shape == (64, 8)
     assert np.array_equal(tensors["fc.bias"], bias)
     assert np.abs(tensors["fc.weight"] * tensors["fc.weight_scale"] - weight).max(axis=0) == pytest.approx(
         tensors["fc.weight_scale"] / 2, rel=0.5
