@@ -23,7 +23,7 @@ CALIBRATION  ?= scenes:pcb?seed=77
 $(STAMP): pyproject.toml setup.py Makefile
 	@test -n "$(PYTHON)" || { echo "orinspect: no usable Python found; give one: make PYTHON=/usr/bin/python3.12"; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[$(EXTRAS)]"
 	@mkdir -p $(VENV)/checkout && ln -sfn "$(CURDIR)" $(VENV)/checkout/orinspect
 	@touch $@
 
@@ -48,7 +48,7 @@ oracle:
 	$(ORACLE_VENV)/bin/pytest -m oracle $(ARGS)
 
 $(ORACLE_VENV)/.stamp-torch: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[oracle]" || { \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check "$(TORCH)" -e ".[oracle]" || { \
 	    echo "orinspect: $(TORCH) cannot be installed from the package index in use."; \
 	    echo "Point pip to PyTorch's own index of CPU builds, or take the CUDA build (several GB): make oracle TORCH=torch==2.13.0"; \
 	    exit 1; }
