@@ -137,7 +137,7 @@ def _apply(kind: str, ground: Ground, damaged: Mask, pen: Pen, drawn: Sequence[D
 def _leaves_most(ground: Ground, frame: Window, changed: npt.NDArray[np.bool_]) -> bool:
     """Whether the bitten conductors keep seven tenths of their copper: a bite does not eat a pad."""
     bitten = np.unique(ground.nets[frame[1]:frame[3], frame[0]:frame[2]][changed])
-    return np.count_nonzero(changed) < 0.3 * float(ground.net_area[bitten].sum())
+    return bool(np.count_nonzero(changed) < 0.3 * float(ground.net_area[bitten].sum()))
 
 
 def _residue(changed: npt.NDArray[np.bool_], rng: np.random.Generator) -> npt.NDArray[np.bool_]:

@@ -15,11 +15,12 @@ Grey = npt.NDArray[np.uint8]
 Field = npt.NDArray[np.float32]
 
 MARGIN_PX = 16  # a layout is larger than its picture by this on every side: a shifted view has content
+MOST_MISREGISTRATION_PX = MARGIN_PX - 4  # the blur needs the rest
 
 
 @dataclass(frozen=True)
 class Misregistration:
-    """How the template lies on the part: a shift and a smooth local warp, together within `bound_px` an axis."""
+    """How the template lies on the part: shift and smooth local warp, together within `bound_px` an axis."""
 
     shift_xy: tuple[float, float]
     warp_xy: npt.NDArray[np.float32]  # [n, n, 2] coarse grid of displacements in pixels
@@ -27,7 +28,7 @@ class Misregistration:
 
 
 def misregistration(rng: np.random.Generator, bound_px: float) -> Misregistration:
-    """A random misregistration; as in real pairs most shifts are within a pixel, and many are warped by more."""
+    """A random misregistration; as in real pairs most shifts are within a pixel, many are warped by more."""
     shift_bound = min(1.0, 0.7 * bound_px) if rng.random() < 0.55 else 0.7 * bound_px
     shift = rng.uniform(-shift_bound, shift_bound, 2)
     amplitude = (bound_px - shift_bound) * rng.uniform(0.0, 1.0) if rng.random() < 0.65 else 0.0

@@ -10,6 +10,7 @@ from .defects import DrawnDefect, draw_defects, is_what_it_says, window_around
 from .layout import copper_layout
 from .look import (
     MARGIN_PX,
+    MOST_MISREGISTRATION_PX,
     Scan,
     add_specks,
     copper_seen,
@@ -39,9 +40,9 @@ def pcb_scene(seed: int, *, size_px: int = 640, style: Style = "binary", defects
         raise ValueError(f"size_px is {size_px}: a scene is at least {SMALLEST_PX} pixels")
     if style not in STYLES:
         raise ValueError(f"style is {style!r}: one of {', '.join(STYLES)}")
-    if (defects is not None and defects < 0) or not 0.0 <= misregistration_px <= MARGIN_PX - 4:
+    if (defects is not None and defects < 0) or not 0.0 <= misregistration_px <= MOST_MISREGISTRATION_PX:
         raise ValueError(f"defects is {defects} and misregistration_px {misregistration_px}: "
-                         f"give a number from 0, and 0 to {MARGIN_PX - 4} pixels")
+                         f"give a number from 0, and 0 to {MOST_MISREGISTRATION_PX} pixels")
     # Streams of their own: the same seed has the same copper in every style.
     layout_rng, defect_rng, look_rng = (np.random.default_rng([seed, stream]) for stream in range(3))
     layout = copper_layout(layout_rng, size_px + 2 * MARGIN_PX)

@@ -50,7 +50,7 @@ def random_size(kind: str, rng: np.random.Generator) -> float:
 def ground_of_layout(copper: Mask, rng: np.random.Generator) -> Ground:
     """Distances, conductors and chords of a layout uint8 [H, W]; the chords are a random sample."""
     _, nets = cv2.connectedComponents(copper, connectivity=8)
-    background = cv2.bitwise_not(copper)
+    background: Mask = np.asarray(cv2.bitwise_not(copper), np.uint8)
     depth, copper_chords = _chords(copper, rng)
     room, gap_chords = _chords(background, rng)
     inner = cv2.erode(copper, np.ones((3, 3), np.uint8))

@@ -1,0 +1,128 @@
+"""What every camera gives: a frame, and how a camera is opened from one line of configuration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CaptureError, PictureError
+from .clock import SystemClock
+from .scenes import SceneDefect
+from .sources import SourceText
+
+Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of one part, with the golden template when the product is inspected by comparison.
+
+    `image` is uint8 [H, W] grey or [H, W, 3] BGR, `template` has the same shape or is None. `sequence` counts
+    from 1 within a source, and a source that starts over gives the same part the same number. `captured_at`
+    is unix seconds, `monotonic_ns` the machine's clock that never jumps. `truth` is known for scenes only.
+    Raises PictureError when the pictures are of another kind or do not fit together.
+    """
+
+    image: Picture
+    template: Picture | None
+    sequence: int
+    captured_at: float
+    monotonic_ns: int
+    source: str
+    part_id: str | None = None
+    is_simulated: bool = False
+    truth: tuple[SceneDefect, ...] | None = None
+    mm_per_px: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, picture in (("image", self.image), ("template", self.template)):
+            if picture is not None and not _is_picture(picture):
+                raise PictureError(f"the {name} of frame {self.sequence} from {self.source} is "
+                                   f"{picture.dtype} {list(picture.shape)}: give uint8 [H, W] or [H, W, 3]")
+        if self.template is not None and self.template.shape != self.image.shape:
+            raise PictureError(f"the part of frame {self.sequence} from {self.source} is "
+                               f"{list(self.image.shape)} and its template {list(self.template.shape)}: "
+                               "give a template of the same size and colours")
+
+
+class Camera(Protocol):
+    """A source of frames; a context manager that frees the device on leaving."""
+
+    def __enter__(self) -> Camera:
+        """The camera itself."""
+        ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        """Close."""
+        ...
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames in order of capture until the source ends; CaptureError or PictureError when it fails."""
+        ...
+
+    def close(self) -> None:
+        """Free the device; twice is fine."""
+        ...
+
+
+class Clock(Protocol):
+    """Where a camera's times come from."""
+
+    def unix_s(self) -> float:
+        """Seconds since 1970, UTC."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds that never jump."""
+        ...
+
+
+def camera_from_source(source: str, clock: Clock | None = None,
+                       sleep: Callable[[float], None] = time.sleep) -> Camera:
+    """Open the camera that `source` names.
+
+    `scenes:pcb?seed=1&fps=5&style=grey&parts=12` or `folder:PATH?template=FILE&fps=2`; `sleep` waits the
+    given seconds and keeps the pace of `fps`. CaptureError for an unknown kind, parameter or value.
+    """
+    # Imported here because every kind of camera imports Frame from this file.
+    from .folder import FolderCamera
+    from .simulated import SceneCamera
+
+    kinds: dict[str, Callable[[SourceText, Clock, Callable[[float], None]], Camera]] = {
+        "scenes": SceneCamera, "folder": FolderCamera}
+    text = SourceText.of(source)
+    if text.kind not in kinds:
+        raise CaptureError(f"camera.source is {source!r}: cameras are of the kinds {', '.join(kinds)}; "
+                           "write for instance scenes:pcb?seed=1 or folder:PATH")
+    return kinds[text.kind](text, clock or SystemClock(), sleep)
+
+
+def read_picture(path: str | Path) -> Picture:
+    """The picture in a file, uint8 [H, W] when grey, else [H, W, 3] BGR; PictureError names the file."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise PictureError(f"the picture {path} cannot be read: {error.strerror}; check the path") from None
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR) if data else None
+    except cv2.error:  # damaged in a way that OpenCV does not report as None
+        picture = None
+    if picture is None:
+        raise PictureError(
+            f"{path} ({len(data)} bytes) is not a picture; give a whole PNG, JPEG, BMP or TIFF"
+        )
+    return np.asarray(picture, np.uint8)
+
+
+def _is_picture(array: npt.NDArray[np.uint8]) -> bool:
+    shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    return array.dtype == np.uint8 and shaped and array.size > 0
