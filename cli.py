@@ -85,12 +85,12 @@ def _add_demo(commands: Any) -> None:
 
 def _demo(arguments: argparse.Namespace) -> int:
     from .evaluation.demo import run_demo
-    from .export.checkpoint_export import export_checkpoint
+    from .export.screen import export_on_screen
 
     summary = run_demo(
         arguments.out,
         parts=arguments.parts,
-        export=export_checkpoint,
+        export=export_on_screen,
         checkpoint=arguments.checkpoint or _shipped("reference"),
         recipe=arguments.recipe or _shipped("pcb-compare.toml"),
     )
@@ -114,9 +114,9 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from .export.checkpoint_export import export_checkpoint
+    from .export.screen import export_on_screen
 
-    result = export_checkpoint(
+    result = export_on_screen(
         arguments.checkpoint, arguments.recipe, arguments.calibration, arguments.out,
         precision=arguments.precision,
     )
