@@ -127,20 +127,24 @@ class Inspector:
     def inspect(self, frame: Frame) -> Inspection:
         """Inspect one frame against its template.
 
-        PictureError when there is no template or it has another size; EngineError when an engine fails or
-        gives numbers that are not finite.
+        PictureError when there is no template; EngineError when an engine fails or gives numbers that are
+        not finite.
         """
         timings = dict.fromkeys(("preprocess", "vision", "dense", "prefill", "decode"), 0.0)
         started = self._clock()
         template, part = self._greys(frame)
         pairs = self._pairs(template, part)
-        patches = compare_patches(pairs.template, pairs.part, self.recipe.difference_channel)
-        timings["preprocess"] = (self._clock() - started) * 1e3
-        picture_wh = (part.shape[1], part.shape[0])
-        if not pairs.tiles:
+        if not pairs.tiles:  # the gate found the part equal to its template
+            timings["preprocess"] = (self._clock() - started) * 1e3
             return Inspection(
                 (), (), (), (), timings, Passes(tiles=pairs.total, tiles_gated=pairs.total), None
             )
+        shape = self._bundle.shape
+        patches = compare_patches(
+            pairs.template, pairs.part, self.recipe.difference_channel, shape.patch_px, shape.merge
+        )
+        timings["preprocess"] = (self._clock() - started) * 1e3
+        picture_wh = (part.shape[1], part.shape[0])
         features, vision_calls = self._features(patches, timings)
         dense, dense_calls = self._dense(pairs, features, picture_wh, timings)
         chosen = tiles_to_decode(dense) if "dense" in self._detectors else list(range(len(pairs.tiles)))
@@ -164,16 +168,10 @@ class Inspector:
         """(template, part), both [H, W] uint8."""
         if frame.template is None:
             raise PictureError(
-                f"frame {frame.sequence} of {frame.source} has no template; recipe {self.recipe.id} "
-                "compares with one"
+                f"frame {frame.sequence} from {frame.source} has no template:"
+                f" recipe {self.recipe.id} compares with one"
             )
-        template, part = grey(frame.template), grey(frame.image)
-        if template.shape != part.shape:
-            raise PictureError(
-                f"template {template.shape[::-1]} and part {part.shape[::-1]} differ in size; "
-                "take both with one camera setting"
-            )
-        return template, part
+        return grey(frame.template), grey(frame.image)
 
     def _pairs(self, template: ByteArray, part: ByteArray) -> TilePairs:
         recipe = self.recipe
@@ -305,11 +303,7 @@ class Inspector:
 
 
 def grey(picture: ByteArray) -> ByteArray:
-    """[H, W] uint8 of a picture that is [H, W] grey or [H, W, 3] BGR; PictureError for anything else."""
-    if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)):
-        raise PictureError(
-            f"a picture must be uint8 [H, W] or [H, W, 3], got {picture.dtype} {picture.shape}"
-        )
+    """[H, W] uint8 of a picture that is [H, W] grey or [H, W, 3] BGR."""
     return (
         picture
         if picture.ndim == 2

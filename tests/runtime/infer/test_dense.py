@@ -50,11 +50,16 @@ def test_a_vote_becomes_a_box_around_its_cell_in_picture_pixels() -> None:
     outputs["presence"][1, 0] = 0.0
     found = read([FINE, COARSE], outputs)
     assert [one.tile for one in found] == [0, 1]
-    assert found[0].box_xyxy == (64 + 80 - 16, 128 + 48 - 8, 64 + 80 + 32, 128 + 48 + 4)
+    assert list(found[0].box_xyxy) == [64 + 80 - 16, 128 + 48 - 8, 64 + 80 + 32, 128 + 48 + 4]
     assert found[0].presence == pytest.approx(1 / (1 + np.exp(-2.0)))
     assert found[0].type_index == 1
     assert found[0].confidence == pytest.approx(found[0].presence * np.exp(3) / (np.exp(3) + 2))
-    assert found[1].box_xyxy == (0, 0, 64, 64)  # half scale: 16 +- 16 of the tile is 0..64 of the picture
+    assert list(found[1].box_xyxy) == [
+        0,
+        0,
+        64,
+        64,
+    ]  # half scale: 16 +- 16 of the tile is 0..64 of the picture
     assert found[1].presence == 0.5
 
 

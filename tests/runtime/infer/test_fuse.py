@@ -87,9 +87,9 @@ def test_a_box_that_fits_no_fine_tile_comes_from_the_coarse_one() -> None:
 
 
 def test_both_detectors_are_a_noisy_or_and_a_mean_box() -> None:
-    dense, words = candidate((10, 10, 50, 50), p=0.8), candidate((14, 10, 54, 50), p=0.5)
+    dense, words = candidate((10, 10, 50, 50), p=0.75), candidate((14, 10, 54, 50), p=0.5)
     assert fused([dense], [words], TYPES, LIMITS) == (
-        CandidateDefect("open", (12, 10, 52, 50), pytest.approx(0.9), "both", None),
+        CandidateDefect("open", (12, 10, 52, 50), 0.875, "both", None),
     )
 
 
