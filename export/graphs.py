@@ -73,7 +73,9 @@ def graphs_from_checkpoint(
     progress("decoder")
     decoder_to_file(files.decoder, weights, shape)
     progress("head_schema")
-    word_head_to_file(files.head_schema, weights, shape, None if kept_ids is None else np.asarray(kept_ids, np.int64))
+    word_head_to_file(
+        files.head_schema, weights, shape, None if kept_ids is None else np.asarray(kept_ids, np.int64)
+    )
     progress("embeddings")
     embeddings_to_file(files.embeddings, weights, shape, embeddings_type)
     return files

@@ -15,9 +15,19 @@ from ..runtime.infer.shape import ModelShape
 from .weights import json_from_file
 
 # Defaults that transformers 4.57 and 5.x share, for keys that a saved configuration may leave out.
-_TEXT_DEFAULTS = {"head_dim": 128, "rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_bias": False}
-_VISION_DEFAULTS = {"in_channels": 3, "patch_size": 16, "temporal_patch_size": 2, "spatial_merge_size": 2,
-                    "hidden_act": "gelu_pytorch_tanh"}
+_TEXT_DEFAULTS: dict[str, Any] = {
+    "head_dim": 128,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "attention_bias": False,
+}
+_VISION_DEFAULTS: dict[str, Any] = {
+    "in_channels": 3,
+    "patch_size": 16,
+    "temporal_patch_size": 2,
+    "spatial_merge_size": 2,
+    "hidden_act": "gelu_pytorch_tanh",
+}
 _VISION_ROPE_THETA = 10000.0
 
 
@@ -57,9 +67,9 @@ def shape_from_folder(folder: Path, *, grid_hw: tuple[int, int]) -> ModelShape:
         position_side=round(_size(vision, "vision_config", "num_position_embeddings") ** 0.5),
         deepstack=tuple(int(index) for index in vision.get("deepstack_visual_indexes") or ()),
         grid_hw=grid_hw,
-        image_token_id=_size(document, "config.json", "image_token_id"),
-        vision_start_token_id=_size(document, "config.json", "vision_start_token_id"),
-        vision_end_token_id=_size(document, "config.json", "vision_end_token_id"),
+        image_token_id=_size(document, "config.json", "image_token_id", least=0),
+        vision_start_token_id=_size(document, "config.json", "vision_start_token_id", least=0),
+        vision_end_token_id=_size(document, "config.json", "vision_end_token_id", least=0),
     )
     _check_activations(text, vision)
     _check_sizes(shape, vision)
@@ -69,83 +79,115 @@ def shape_from_folder(folder: Path, *, grid_hw: tuple[int, int]) -> ModelShape:
 def _check_architecture(document: Mapping[str, Any]) -> None:
     kind = document.get("model_type")
     if kind == "qwen3_vl_moe" or "num_experts" in (document.get("text_config") or {}):
-        raise CheckpointError(f"config.json: model_type {kind} is a mixture of experts; only the dense qwen3_vl is supported")
+        raise CheckpointError(
+            f"config.json: model_type {kind!r} is a mixture of experts; only the dense qwen3_vl is supported"
+        )
     if kind != "qwen3_vl":
-        raise CheckpointError(f"config.json: model_type {kind!r} is not supported; only the dense qwen3_vl is")
+        raise CheckpointError(
+            f"config.json: model_type {kind!r} is not supported; only the dense qwen3_vl is"
+        )
     if document.get("quantization_config"):
-        raise CheckpointError("config.json has a quantization_config; export from the float checkpoint instead")
+        raise CheckpointError(
+            "config.json has a quantization_config; export from the float checkpoint instead"
+        )
 
 
 def _section(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     section = document.get(name)
     if not isinstance(section, dict):
-        raise CheckpointError(f"config.json has no {name} object; a qwen3_vl configuration has text_config and vision_config")
+        raise CheckpointError(
+            f"config.json has no {name} object; a qwen3_vl configuration has text_config and vision_config"
+        )
     return section
 
 
-def _size(section: Mapping[str, Any], where: str, key: str) -> int:
+def _size(section: Mapping[str, Any], where: str, key: str, *, least: int = 1) -> int:
     value = section.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise CheckpointError(f"config.json: {where}.{key} must be a whole number; found {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise CheckpointError(
+            f"config.json: {where}.{key} must be a whole number, {least} or more; found {value!r}"
+        )
     return value
 
 
 def _text_rope(text: Mapping[str, Any]) -> tuple[float, tuple[int, int, int]]:
     """Theta and M-RoPE section from `rope_parameters` (5.x) or `rope_scaling` + `rope_theta` (4.57)."""
-    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}  # transformers looks in this order
+    # The order in which transformers looks when both are there.
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
     theta = rope.get("rope_theta", text.get("rope_theta"))
     section = rope.get("mrope_section")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if not isinstance(section, list) or len(section) != 3:
         raise CheckpointError(
-            "config.json: text_config has no mrope_section of three numbers in rope_parameters or rope_scaling; "
+            "config.json: text_config has no mrope_section in rope_parameters or rope_scaling; "
             f"found {section!r}, and without it image positions would be lost"
         )
     if not isinstance(theta, (int, float)):
-        raise CheckpointError(f"config.json: text_config has no rope_theta (its default differs between releases); found {theta!r}")
+        raise CheckpointError(
+            "config.json: text_config has no rope_theta, whose default differs between releases; "
+            f"found {theta!r}"
+        )
     # transformers 4.57 knew the type as "mrope" or "default"; anything else rescales the frequencies.
     if kind not in ("default", "mrope"):
-        raise CheckpointError(f"config.json: rope type {kind!r} is not supported; only default with M-RoPE is")
+        raise CheckpointError(
+            f"config.json: rope type {kind!r} is not supported; only default with M-RoPE is"
+        )
     if rope.get("mrope_interleaved", True) is not True:
-        raise CheckpointError("config.json: mrope_interleaved is false; Qwen3-VL uses the interleaved form only")
+        raise CheckpointError(
+            "config.json: mrope_interleaved is false; Qwen3-VL uses the interleaved form only"
+        )
     return float(theta), (int(section[0]), int(section[1]), int(section[2]))
 
 
 def _check_activations(text: Mapping[str, Any], vision: Mapping[str, Any]) -> None:
-    for name, found, wanted in (("text_config", text["hidden_act"], "silu"),
-                                ("vision_config", vision["hidden_act"], "gelu_pytorch_tanh")):
-        if found != wanted:
-            raise CheckpointError(f"config.json: {name}.hidden_act {found!r} is not supported; only {wanted} is")
+    for name, section, wanted in (
+        ("text_config", text, "silu"),
+        ("vision_config", vision, "gelu_pytorch_tanh"),
+    ):
+        if section["hidden_act"] != wanted:
+            raise CheckpointError(
+                f"config.json: {name}.hidden_act {section['hidden_act']!r} is not supported; only {wanted} is"
+            )
 
 
 def _check_sizes(shape: ModelShape, vision: Mapping[str, Any]) -> None:
     """Refuse sizes that contradict each other, each with the two numbers in the message."""
     rows, columns = shape.grid_hw
     if rows % shape.merge or columns % shape.merge or min(rows, columns) < shape.merge:
-        raise CheckpointError(f"a grid of {rows} x {columns} patches cannot be merged {shape.merge} x {shape.merge}")
+        raise CheckpointError(
+            f"a grid of {rows} x {columns} patches cannot be merged {shape.merge} x {shape.merge}"
+        )
     if shape.heads % shape.kv_heads:
-        raise CheckpointError(f"config.json: {shape.heads} heads cannot share {shape.kv_heads} key/value heads")
+        raise CheckpointError(
+            f"config.json: {shape.heads} heads cannot share {shape.kv_heads} key/value heads"
+        )
     if sum(shape.mrope_section) != shape.head_dim // 2:
         raise CheckpointError(
-            f"config.json: mrope_section {list(shape.mrope_section)} must add up to half of head_dim {shape.head_dim}"
+            f"config.json: mrope_section {list(shape.mrope_section)} must add up to half of head_dim "
+            f"{shape.head_dim}"
         )
     if shape.vision_hidden % (4 * shape.vision_heads):
         raise CheckpointError(
-            f"config.json: vision hidden_size {shape.vision_hidden} must be a multiple of 4 x {shape.vision_heads} heads"
+            f"config.json: vision hidden_size {shape.vision_hidden} must be a multiple of 4 x "
+            f"{shape.vision_heads} heads"
         )
     if vision.get("out_hidden_size") != shape.hidden:
         raise CheckpointError(
-            f"config.json: vision out_hidden_size {vision.get('out_hidden_size')} differs from text hidden_size {shape.hidden}"
+            f"config.json: vision out_hidden_size {vision.get('out_hidden_size')} differs from "
+            f"text hidden_size {shape.hidden}"
         )
     if shape.position_side**2 != vision["num_position_embeddings"]:
         raise CheckpointError(
             f"config.json: num_position_embeddings {vision['num_position_embeddings']} is not a square number"
         )
     taps = shape.deepstack
-    if not taps or len(taps) > shape.layers or len(set(taps)) != len(taps) or not all(
-        0 <= tap < shape.vision_depth for tap in taps
+    if (
+        not taps
+        or len(taps) > shape.layers
+        or len(set(taps)) != len(taps)
+        or not all(0 <= tap < shape.vision_depth for tap in taps)
     ):
         raise CheckpointError(
-            f"config.json: deepstack_visual_indexes {list(taps)} must name 1..{shape.layers} different blocks "
-            f"of 0..{shape.vision_depth - 1}"
+            f"config.json: deepstack_visual_indexes {list(taps)} must name 1..{shape.layers} different "
+            f"blocks of 0..{shape.vision_depth - 1}"
         )

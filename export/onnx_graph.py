@@ -1,7 +1,7 @@
 """A small writer of ONNX graphs: nodes by hand, initialisers streamed to disk when the model is big.
 
 Opset 17, and of it only what TensorRT 10.3 builds: no Attention, RMSNormalization, RotaryEmbedding,
-TensorScatter. Norms and activations are spelt in the order of operations that ONNX Runtime recognises and fuses.
+TensorScatter. Norms and activations are spelt in the order that ONNX Runtime recognises and fuses.
 Naming rule, which the INT8 rewrite relies on: a linear is one MatMul node called `<name>` with initialiser
 `<name>.weight` [in, out], and, where it has a bias, one Add node and initialiser called `<name>.bias`.
 """
@@ -21,7 +21,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 OPSET = 17
 IR_VERSION = 8
 INLINE_LIMIT_BYTES = 256 * 1024**2
-"""Above this many bytes of float32 weights a graph keeps them in `<file>.data` beside it (protobuf ends at 2 GB)."""
+"""More float32 weights than this stand in `<file>.data` beside the graph (protobuf ends at 2 GB)."""
 
 _ALIGNMENT = 4096
 _TANH_GELU_CUBIC = 0.044715
@@ -55,7 +55,9 @@ class OnnxGraph:
         """Append a node with one output, called `<name>.out`."""
         return self.nodes(operator, inputs, name, 1, **attributes)[0]
 
-    def nodes(self, operator: str, inputs: Sequence[str], name: str, outputs: int, **attributes: Any) -> list[str]:
+    def nodes(
+        self, operator: str, inputs: Sequence[str], name: str, outputs: int, **attributes: Any
+    ) -> list[str]:
         """Append a node with several outputs."""
         values = [f"{name}.out" if outputs == 1 else f"{name}.out{index}" for index in range(outputs)]
         self._nodes.append(helper.make_node(operator, list(inputs), values, name=name, **attributes))
@@ -103,7 +105,10 @@ class OnnxGraph:
             self._nodes, self._name, self._inputs, self._outputs, list(self._initialisers.values())
         )
         return helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="orinspect"
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="orinspect",
         )
 
 
@@ -147,8 +152,9 @@ def layer_norm(graph: OnnxGraph, value: str, name: str, weight: Floats, bias: Fl
     centred = graph.node("Sub", [value, mean], f"{name}.centred")
     square = graph.node("Pow", [centred, graph.scalar(2.0)], f"{name}.square")
     variance = graph.node("ReduceMean", [square], f"{name}.variance", axes=[-1], keepdims=1)
-    deviation = graph.node("Sqrt", [graph.node("Add", [variance, graph.scalar(epsilon)], f"{name}.floor")],
-                           f"{name}.deviation")
+    deviation = graph.node(
+        "Sqrt", [graph.node("Add", [variance, graph.scalar(epsilon)], f"{name}.floor")], f"{name}.deviation"
+    )
     unit = graph.node("Div", [centred, deviation], f"{name}.unit")
     scaled = graph.node("Mul", [unit, graph.initialiser(f"{name}.weight", weight)], f"{name}.scaled")
     return graph.node("Add", [scaled, graph.initialiser(f"{name}.bias", bias)], f"{name}.shifted")
@@ -158,7 +164,9 @@ def rms_norm(graph: OnnxGraph, value: str, name: str, weight: Floats, epsilon: f
     """RMSNorm over the last axis."""
     square = graph.node("Pow", [value, graph.scalar(2.0)], f"{name}.square")
     mean = graph.node("ReduceMean", [square], f"{name}.mean", axes=[-1], keepdims=1)
-    root = graph.node("Sqrt", [graph.node("Add", [mean, graph.scalar(epsilon)], f"{name}.floor")], f"{name}.root")
+    root = graph.node(
+        "Sqrt", [graph.node("Add", [mean, graph.scalar(epsilon)], f"{name}.floor")], f"{name}.root"
+    )
     unit = graph.node("Div", [value, root], f"{name}.unit")
     return graph.node("Mul", [unit, graph.initialiser(f"{name}.weight", weight)], f"{name}.scaled")
 

@@ -1,7 +1,7 @@
 """vision.onnx: patches of pictures on the batch axis -> image tokens and DeepStack features.
 
-One fixed grid a graph. Qwen3-VL's encoder attends within a picture only and has no windows, so pictures of one
-grid stack on the batch axis; the position table and the axial rope of that grid are constants.
+One fixed grid a graph. Qwen3-VL's encoder attends within a picture only and has no windows, so pictures of
+one grid stack on the batch axis; the position table and the axial rope of that grid are constants.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EPSILON = 1e-6  # fixed in transformers' Qwen3VLVisionBlock and Qwen3VLVisionPa
 
 
 def vision_to_file(path: Path, weights: Weights, shape: ModelShape) -> None:
-    """Write the vision encoder: patches [B, N, features] -> image_tokens [B, T, H], deepstack [B, D, T, H]."""
+    """Write the encoder: patches [B, N, features] -> image_tokens [B, T, H], deepstack [B, D, T, H]."""
     with graph_to_file(path, weight_bytes=weights.float32_bytes(PREFIX)) as graph:
         patches = graph.input("patches", ["batch", shape.patches, shape.patch_features])
         hidden = _embedded(graph, patches, weights, shape)
@@ -31,23 +31,33 @@ def vision_to_file(path: Path, weights: Weights, shape: ModelShape) -> None:
             if block in shape.deepstack:
                 features[block] = _merger(graph, hidden, shape.deepstack.index(block), weights, shape)
         # transformers hands features on in block order, whatever the order of the list.
-        stacked = [graph.node("Unsqueeze", [features[block], graph.integers(1)], f"deepstack.stacked.{block}")
-                   for block in sorted(features)]
-        graph.output(_merger(graph, hidden, None, weights, shape), "image_tokens",
-                     ["batch", shape.tokens, shape.hidden])
-        graph.output(graph.node("Concat", stacked, "deepstack.joined", axis=1), "deepstack",
-                     ["batch", len(stacked), shape.tokens, shape.hidden])
+        stacked = [
+            graph.node("Unsqueeze", [features[block], graph.integers(1)], f"deepstack.stacked.{block}")
+            for block in sorted(features)
+        ]
+        graph.output(
+            _merger(graph, hidden, None, weights, shape),
+            "image_tokens",
+            ["batch", shape.tokens, shape.hidden],
+        )
+        graph.output(
+            graph.node("Concat", stacked, "deepstack.joined", axis=1),
+            "deepstack",
+            ["batch", len(stacked), shape.tokens, shape.hidden],
+        )
 
 
 def patch_places(grid_hw: tuple[int, int], merge: int) -> npt.NDArray[np.int64]:
     """Row and column [N, 2] of each patch, in merge-block order (block row, block column, row, column)."""
     rows, columns = grid_hw
-    grid = np.indices((rows, columns), dtype=np.int64).reshape(2, rows // merge, merge, columns // merge, merge)
+    grid = np.indices((rows, columns), dtype=np.int64).reshape(
+        2, rows // merge, merge, columns // merge, merge
+    )
     return grid.transpose(1, 3, 2, 4, 0).reshape(-1, 2)
 
 
 def interpolated_positions(table: Floats, grid_hw: tuple[int, int], merge: int) -> Floats:
-    """The square position table [side * side, width], resampled bilinearly (corners aligned) to [N, width]."""
+    """The square position table [side * side, width] -> [N, width], bilinear with corners aligned."""
     side = round(table.shape[0] ** 0.5)
     places = patch_places(grid_hw, merge)
     result = np.zeros((places.shape[0], table.shape[1]), np.float32)
@@ -55,8 +65,12 @@ def interpolated_positions(table: Floats, grid_hw: tuple[int, int], merge: int) 
     for axis, count in enumerate(grid_hw):
         source = places[:, axis].astype(np.float32) * np.float32(side - 1) / np.float32(max(count - 1, 1))
         low = np.floor(source)
-        taps.append([(low.astype(np.int64), 1 - (source - low)),
-                     (np.minimum(low.astype(np.int64) + 1, side - 1), source - low)])
+        taps.append(
+            [
+                (low.astype(np.int64), 1 - (source - low)),
+                (np.minimum(low.astype(np.int64) + 1, side - 1), source - low),
+            ]
+        )
     for row, row_weight in taps[0]:
         for column, column_weight in taps[1]:
             result += table[row * side + column] * (row_weight * column_weight)[:, None]
@@ -64,10 +78,12 @@ def interpolated_positions(table: Floats, grid_hw: tuple[int, int], merge: int) 
 
 
 def _embedded(graph: OnnxGraph, patches: str, weights: Weights, shape: ModelShape) -> str:
-    """Patch embedding as one linear (a Conv3d whose stride is its kernel), plus the positions of this grid."""
+    """Patch embedding as one linear (a Conv3d whose stride is its kernel) plus this grid's positions."""
     width = shape.vision_hidden
-    kernel = weights.read(f"{PREFIX}patch_embed.proj.weight",
-                          (width, shape.channels, shape.temporal_patch, shape.patch_px, shape.patch_px))
+    kernel = weights.read(
+        f"{PREFIX}patch_embed.proj.weight",
+        (width, shape.channels, shape.temporal_patch, shape.patch_px, shape.patch_px),
+    )
     bias = weights.read(f"{PREFIX}patch_embed.proj.bias", (width,))
     embedded = linear(graph, patches, "patch_embed", kernel.reshape(width, -1), bias)
     table = weights.read(f"{PREFIX}pos_embed.weight", (shape.position_side**2, width))
@@ -76,7 +92,7 @@ def _embedded(graph: OnnxGraph, patches: str, weights: Weights, shape: ModelShap
 
 
 def _rope_constants(graph: OnnxGraph, shape: ModelShape) -> tuple[str, str]:
-    """cos and signed sin [N, head_dim] of the axial rope: rows turn the first quarter pairs, columns the second."""
+    """cos and signed sin [N, head_dim] of the axial rope: each half head is (row pairs, column pairs)."""
     quarter = shape.vision_hidden // shape.vision_heads // 4
     frequencies = np.float32(1.0) / np.power(
         np.float32(shape.vision_rope_theta), np.arange(quarter, dtype=np.float32) / np.float32(quarter)
@@ -88,27 +104,43 @@ def _rope_constants(graph: OnnxGraph, shape: ModelShape) -> tuple[str, str]:
     return graph.initialiser("rope.cos", cos), graph.initialiser("rope.signed_sin", signed_sin)
 
 
-def _block(graph: OnnxGraph, hidden: str, block: int, weights: Weights, shape: ModelShape,
-           cos: str, signed_sin: str) -> str:
+def _block(
+    graph: OnnxGraph, hidden: str, block: int, weights: Weights, shape: ModelShape, cos: str, signed_sin: str
+) -> str:
     """One pre-norm encoder block."""
     name, source, width = f"blocks.{block}", f"{PREFIX}blocks.{block}.", shape.vision_hidden
 
     def norm(value: str, which: str) -> str:
-        return layer_norm(graph, value, f"{name}.{which}", weights.read(f"{source}{which}.weight", (width,)),
-                          weights.read(f"{source}{which}.bias", (width,)), _EPSILON)
+        return layer_norm(
+            graph,
+            value,
+            f"{name}.{which}",
+            weights.read(f"{source}{which}.weight", (width,)),
+            weights.read(f"{source}{which}.bias", (width,)),
+            _EPSILON,
+        )
 
     def projected(value: str, ours: str, theirs: str, outputs: int, inputs: int) -> str:
-        return linear(graph, value, f"{name}.{ours}", weights.read(f"{source}{theirs}.weight", (outputs, inputs)),
-                      weights.read(f"{source}{theirs}.bias", (outputs,)))
+        return linear(
+            graph,
+            value,
+            f"{name}.{ours}",
+            weights.read(f"{source}{theirs}.weight", (outputs, inputs)),
+            weights.read(f"{source}{theirs}.bias", (outputs,)),
+        )
 
     qkv = projected(norm(hidden, "norm1"), "attn.qkv", "attn.qkv", 3 * width, width)
     mixed = _attention(graph, qkv, f"{name}.attn", shape, cos, signed_sin)
-    hidden = graph.node("Add", [hidden, projected(mixed, "attn.proj", "attn.proj", width, width)],
-                        f"{name}.attn.residual")
+    hidden = graph.node(
+        "Add", [hidden, projected(mixed, "attn.proj", "attn.proj", width, width)], f"{name}.attn.residual"
+    )
     inner = projected(norm(hidden, "norm2"), "mlp.fc1", "mlp.linear_fc1", shape.vision_intermediate, width)
     active = gelu_tanh(graph, inner, f"{name}.mlp.act")
-    return graph.node("Add", [hidden, projected(active, "mlp.fc2", "mlp.linear_fc2", width,
-                                                shape.vision_intermediate)], f"{name}.mlp.residual")
+    return graph.node(
+        "Add",
+        [hidden, projected(active, "mlp.fc2", "mlp.linear_fc2", width, shape.vision_intermediate)],
+        f"{name}.mlp.residual",
+    )
 
 
 def _attention(graph: OnnxGraph, qkv: str, name: str, shape: ModelShape, cos: str, signed_sin: str) -> str:
@@ -123,7 +155,9 @@ def _attention(graph: OnnxGraph, qkv: str, name: str, shape: ModelShape, cos: st
     turned = graph.node("Transpose", [key], f"{name}.key.turned", perm=[0, 1, 3, 2])
     scores = graph.node("MatMul", [query, turned], f"{name}.scores")
     scaled = graph.node("Mul", [scores, graph.scalar(head_dim**-0.5)], f"{name}.scaled")
-    mixed = graph.node("MatMul", [graph.node("Softmax", [scaled], f"{name}.softmax", axis=-1), value], f"{name}.mixed")
+    mixed = graph.node(
+        "MatMul", [graph.node("Softmax", [scaled], f"{name}.softmax", axis=-1), value], f"{name}.mixed"
+    )
     joined = graph.node("Transpose", [mixed], f"{name}.joined", perm=[0, 2, 1, 3])
     return graph.reshape(joined, f"{name}.flat", 0, 0, shape.vision_hidden)
 
@@ -136,15 +170,30 @@ def _merger(graph: OnnxGraph, hidden: str, tap: int | None, weights: Weights, sh
     width = shape.vision_hidden if tap is None else wide
 
     def norm(value: str) -> str:
-        return layer_norm(graph, value, f"{name}.norm", weights.read(f"{source}norm.weight", (width,)),
-                          weights.read(f"{source}norm.bias", (width,)), _EPSILON)
+        return layer_norm(
+            graph,
+            value,
+            f"{name}.norm",
+            weights.read(f"{source}norm.weight", (width,)),
+            weights.read(f"{source}norm.bias", (width,)),
+            _EPSILON,
+        )
 
     def merged(value: str) -> str:
         return graph.reshape(value, f"{name}.merged", 0, shape.tokens, wide)
 
     tokens = merged(norm(hidden)) if tap is None else norm(merged(hidden))
-    inner = linear(graph, tokens, f"{name}.fc1", weights.read(f"{source}linear_fc1.weight", (wide, wide)),
-                   weights.read(f"{source}linear_fc1.bias", (wide,)))
-    return linear(graph, gelu_exact(graph, inner, f"{name}.act"), f"{name}.fc2",
-                  weights.read(f"{source}linear_fc2.weight", (shape.hidden, wide)),
-                  weights.read(f"{source}linear_fc2.bias", (shape.hidden,)))
+    inner = linear(
+        graph,
+        tokens,
+        f"{name}.fc1",
+        weights.read(f"{source}linear_fc1.weight", (wide, wide)),
+        weights.read(f"{source}linear_fc1.bias", (wide,)),
+    )
+    return linear(
+        graph,
+        gelu_exact(graph, inner, f"{name}.act"),
+        f"{name}.fc2",
+        weights.read(f"{source}linear_fc2.weight", (shape.hidden, wide)),
+        weights.read(f"{source}linear_fc2.bias", (shape.hidden,)),
+    )

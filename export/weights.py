@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..runtime.errors import CheckpointError
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_RAW_TYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _INDEX = "model.safetensors.index.json"
 
 
@@ -52,8 +53,11 @@ class Weights:
 
     def float32_bytes(self, prefix: str) -> int:
         """Bytes that all tensors under a name prefix take as float32."""
-        return sum(4 * int(np.prod(entry.shape, dtype=np.int64))
-                   for name, entry in self._stored.items() if name.startswith(prefix))
+        return sum(
+            4 * int(np.prod(entry.shape, dtype=np.int64))
+            for name, entry in self._stored.items()
+            if name.startswith(prefix)
+        )
 
     def read(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """One whole tensor, C-contiguous; CheckpointError when it is missing or not of the shape expected."""
@@ -66,7 +70,8 @@ class Weights:
     def _entry(self, name: str) -> _Stored:
         if name not in self._stored:
             raise CheckpointError(
-                f"{self._origin} has no tensor {name}; a dense Qwen3-VL checkpoint as transformers saves it is needed"
+                f"{self._origin} has no tensor {name}; "
+                "a dense Qwen3-VL checkpoint as transformers saves it is needed"
             )
         return self._stored[name]
 
@@ -76,8 +81,9 @@ class Weights:
             raise CheckpointError(
                 f"{entry.path.name}: {name} is {list(entry.shape)}, but config.json asks for {list(shape)}"
             )
-        raw = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}[entry.kind]
-        return np.memmap(entry.path, raw, "r", entry.offset, entry.shape)
+        raw: Any = np.dtype(_RAW_TYPES[entry.kind])
+        mapped: npt.NDArray[Any] = np.memmap(entry.path, raw, "r", entry.offset, entry.shape)
+        return mapped
 
     @staticmethod
     def _as_float32(raw: npt.NDArray[Any], kind: str) -> npt.NDArray[np.float32]:
@@ -129,7 +135,9 @@ def json_from_file(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path.name} is missing from {path.parent}; a Hugging Face folder is needed") from None
+        raise CheckpointError(
+            f"{path.name} is missing from {path.parent}; a Hugging Face checkpoint folder is needed"
+        ) from None
     except (OSError, ValueError) as fault:
         raise CheckpointError(f"{path.name} cannot be read as JSON: {fault}") from None
     if not isinstance(document, dict):
@@ -138,7 +146,7 @@ def json_from_file(path: Path) -> dict[str, Any]:
 
 
 def _header(path: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
-    """Tensor entries and metadata of a file, checked against its size so that a truncated file is refused here."""
+    """Tensor entries and metadata of a file; a file shorter than its header says is refused here."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -147,12 +155,17 @@ def _header(path: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
         try:
             header = json.loads(file.read(length))
         except ValueError:
-            raise CheckpointError(f"{path.name} is not safetensors: its header is not JSON") from None
+            header = None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path.name} is not safetensors: its header is not a JSON object")
     metadata = header.pop("__metadata__", {})
     stored = {}
     for name, entry in header.items():
-        kind, shape = entry["dtype"], tuple(entry["shape"])
-        begin, end = entry["data_offsets"]
+        try:
+            kind, shape = entry["dtype"], tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+        except (KeyError, TypeError, ValueError):
+            raise CheckpointError(f"{path.name} is not safetensors: its entry {name} is broken") from None
         if kind not in _ITEM_BYTES:
             raise CheckpointError(f"{path.name}: {name} is stored as {kind}; supported are F32, F16 and BF16")
         if end - begin != _ITEM_BYTES[kind] * int(np.prod(shape, dtype=np.int64)):

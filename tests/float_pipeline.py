@@ -1,4 +1,4 @@
-"""The exported float graphs with the host half around them: what the parity tests compare with transformers."""
+"""The exported float graphs with the host half around them: what is compared with transformers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass
 class Prompt:
-    """One row's tokens on their way into the decoder: embeds [K, H], deepstack [D, K, H], positions [3, K]."""
+    """One row's tokens for the decoder: embeds [K, H], deepstack [D, K, H], positions [3, K]."""
 
     embeds: Floats
     deepstack: Floats
@@ -26,8 +26,12 @@ class Prompt:
     next_position: int
 
     def part(self, begin: int, end: int) -> Prompt:
-        return Prompt(self.embeds[begin:end], self.deepstack[:, begin:end], self.positions[:, begin:end],
-                      self.next_position)
+        return Prompt(
+            self.embeds[begin:end],
+            self.deepstack[:, begin:end],
+            self.positions[:, begin:end],
+            self.next_position,
+        )
 
 
 @dataclass
@@ -56,16 +60,18 @@ class FloatPipeline:
         tokens, deepstack = self._vision.run(["image_tokens", "deepstack"], {"patches": patches})
         return tokens, deepstack
 
-    def prompt(self, ids: Sequence[int], pictures: Sequence[Floats] = (), start: int = 0) -> Prompt:
+    def prompt(self, token_ids: Sequence[int], pictures: Sequence[Floats] = (), start: int = 0) -> Prompt:
         """Embed token ids; the runs of image tokens take `pictures` (patches [N, F]) in order."""
-        ids = np.asarray(ids)
+        ids = np.asarray(token_ids)
         embeds = self.embeddings[ids]
         deepstack = np.zeros((len(self.shape.deepstack), len(ids), self.shape.hidden), np.float32)
         places = np.flatnonzero(ids == self.shape.image_token_id)
         if pictures:
             tokens, features = self.see(np.stack(pictures))
             embeds[places] = tokens.reshape(-1, self.shape.hidden)
-            deepstack[:, places] = features.transpose(1, 0, 2, 3).reshape(len(deepstack), -1, self.shape.hidden)
+            deepstack[:, places] = features.transpose(1, 0, 2, 3).reshape(
+                len(deepstack), -1, self.shape.hidden
+            )
         segments: list[Segment] = []
         at = 0
         for picture in range(len(pictures)):
@@ -80,7 +86,7 @@ class FloatPipeline:
         return Cache(np.full(self.shape.past_kv_shape(batch, slots), stale, np.float32), [0] * batch)
 
     def feed(self, cache: Cache, rows: Sequence[Prompt]) -> Floats:
-        """One decoder call over ragged rows, padded on the left; returns hidden [B, K, H] and keeps new_kv."""
+        """One decoder call over ragged rows, padded on the left -> hidden [B, K, H]; keeps new_kv."""
         counts = [len(row.embeds) for row in rows]
         columns = max(counts)
         shape = self.shape
@@ -94,9 +100,17 @@ class FloatPipeline:
                 positions[index, :, -count:] = row.positions
         cos, sin = mrope_cos_sin(positions, shape)
         mask = mask_for(cache.lengths, counts, cache.past_kv.shape[4], columns)
-        hidden, new_kv = self._decoder.run(["hidden", "new_kv"], {
-            "embeds": embeds, "deepstack": deepstack, "cos": cos, "sin": sin, "past_kv": cache.past_kv, "mask": mask,
-        })
+        hidden, new_kv = self._decoder.run(
+            ["hidden", "new_kv"],
+            {
+                "embeds": embeds,
+                "deepstack": deepstack,
+                "cos": cos,
+                "sin": sin,
+                "past_kv": cache.past_kv,
+                "mask": mask,
+            },
+        )
         store_new_kv(cache.past_kv, new_kv, cache.lengths, counts)
         cache.lengths = [past + count for past, count in zip(cache.lengths, counts, strict=True)]
         return np.asarray(hidden)
@@ -110,10 +124,14 @@ class FloatPipeline:
         cache = self.cache(1, len(prompt.embeds) + 3)
         ends = np.cumsum(chunks or [len(prompt.embeds)]).tolist()
         begins = [0, *ends[:-1]]
-        hidden = [self.feed(cache, [prompt.part(begin, end)])[0] for begin, end in zip(begins, ends, strict=True)]
+        hidden = [
+            self.feed(cache, [prompt.part(begin, end)])[0] for begin, end in zip(begins, ends, strict=True)
+        ]
         return self.logits(np.concatenate(hidden))
 
-    def greedy(self, prompts: Sequence[Prompt], steps: int, *, slots: int = 0, stale: float = 0.0) -> list[list[int]]:
+    def greedy(
+        self, prompts: Sequence[Prompt], steps: int, *, slots: int = 0, stale: float = 0.0
+    ) -> list[list[int]]:
         """The most probable continuation of every row, `steps` tokens each, all rows in one batch."""
         cache = self.cache(len(prompts), slots or max(len(row.embeds) for row in prompts) + steps, stale)
         hidden = self.feed(cache, prompts)
@@ -124,6 +142,11 @@ class FloatPipeline:
             for row, token in enumerate(tokens):
                 chosen[row].append(token)
             if step + 1 < steps:
-                hidden = self.feed(cache, [self.prompt([token], start=place + step)
-                                           for token, place in zip(tokens, places, strict=True)])
+                hidden = self.feed(
+                    cache,
+                    [
+                        self.prompt([token], start=place + step)
+                        for token, place in zip(tokens, places, strict=True)
+                    ],
+                )
         return chosen

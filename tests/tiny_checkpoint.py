@@ -21,7 +21,7 @@ _STORED = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 @dataclass(frozen=True)
 class TinySizes:
-    """Sizes of the checkpoint; the defaults are a quarter of the reference's, for tests that run in a second."""
+    """Sizes of the checkpoint; the defaults are small enough for tests that run in a second."""
 
     hidden: int = 64
     layers: int = 3
@@ -44,8 +44,18 @@ class TinySizes:
 
 
 REFERENCE_SIZES = TinySizes(
-    hidden=192, layers=4, heads=3, kv_heads=1, head_dim=64, intermediate=512, mrope_section=(12, 10, 10),
-    vision_hidden=192, vision_depth=6, vision_heads=3, vision_intermediate=768, deepstack=(1, 3),
+    hidden=192,
+    layers=4,
+    heads=3,
+    kv_heads=1,
+    head_dim=64,
+    intermediate=512,
+    mrope_section=(12, 10, 10),
+    vision_hidden=192,
+    vision_depth=6,
+    vision_heads=3,
+    vision_intermediate=768,
+    deepstack=(1, 3),
 )
 """The sizes of examples/reference."""
 
@@ -60,26 +70,37 @@ def write_tiny_checkpoint(
     config_dialect: str = "5",
     dense_types: tuple[str, ...] = ("open", "short", "mousebite", "spur", "copper", "pin-hole"),
 ) -> Path:
-    """Write config.json, weights (bfloat16, float16 or float32), tokenizer and preprocessor files; return `folder`.
+    """Write config.json, weights (bfloat16, float16, float32), tokenizer and preprocessor; return `folder`.
 
-    `config_dialect` "4.57" writes rope_scaling and rope_theta, "5" writes rope_parameters. No `dense_types`: no
-    dense_head.safetensors.
+    `config_dialect` "4.57" writes rope_scaling and rope_theta, "5" writes rope_parameters. Without
+    `dense_types` there is no dense_head.safetensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     special = _special_ids()
     _write_json(folder / "config.json", _config(sizes, special, number_type, config_dialect))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(TOKENIZER / name, folder / name)
-    _write_json(folder / "preprocessor_config.json", {
-        "image_processor_type": "Qwen2VLImageProcessorFast", "patch_size": 16, "temporal_patch_size": 2,
-        "merge_size": 2, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
-    })
+    _write_json(
+        folder / "preprocessor_config.json",
+        {
+            "image_processor_type": "Qwen2VLImageProcessorFast",
+            "patch_size": 16,
+            "temporal_patch_size": 2,
+            "merge_size": 2,
+            "image_mean": [0.5, 0.5, 0.5],
+            "image_std": [0.5, 0.5, 0.5],
+        },
+    )
     draw = np.random.default_rng(seed)
     tensors = {name: _drawn(draw, name, shape) for name, shape in model_tensor_shapes(sizes).items()}
     _write_shards(folder, tensors, number_type, shards)
     if dense_types:
-        dense = {name: _drawn(draw, name, shape) for name, shape in _dense_shapes(sizes, len(dense_types)).items()}
-        _write_tensors(folder / "dense_head.safetensors", dense, "float32", {"types": json.dumps(list(dense_types))})
+        dense = {
+            name: _drawn(draw, name, shape) for name, shape in _dense_shapes(sizes, len(dense_types)).items()
+        }
+        _write_tensors(
+            folder / "dense_head.safetensors", dense, "float32", {"types": json.dumps(list(dense_types))}
+        )
     return folder
 
 
@@ -109,7 +130,9 @@ def model_tensor_shapes(sizes: TinySizes) -> dict[str, tuple[int, ...]]:
         linear(f"{name}attn.proj", width, width, bias=True)
         linear(f"{name}mlp.linear_fc1", sizes.vision_intermediate, width, bias=True)
         linear(f"{name}mlp.linear_fc2", width, sizes.vision_intermediate, bias=True)
-    mergers = [f"{visual}merger."] + [f"{visual}deepstack_merger_list.{tap}." for tap in range(len(sizes.deepstack))]
+    mergers = [f"{visual}merger."] + [
+        f"{visual}deepstack_merger_list.{tap}." for tap in range(len(sizes.deepstack))
+    ]
     for index, name in enumerate(mergers):
         norm(f"{name}norm", width if index == 0 else wide, bias=True)
         linear(f"{name}linear_fc1", wide, wide, bias=True)
@@ -137,8 +160,14 @@ def model_tensor_shapes(sizes: TinySizes) -> dict[str, tuple[int, ...]]:
 
 def _dense_shapes(sizes: TinySizes, types: int) -> dict[str, tuple[int, ...]]:
     features, inner = (1 + len(sizes.deepstack)) * sizes.hidden, 40
-    return {"norm.weight": (features,), "norm.bias": (features,), "fc1.weight": (inner, features),
-            "fc1.bias": (inner,), "fc2.weight": (1 + types + 4, inner), "fc2.bias": (1 + types + 4,)}
+    return {
+        "norm.weight": (features,),
+        "norm.bias": (features,),
+        "fc1.weight": (inner, features),
+        "fc1.bias": (inner,),
+        "fc2.weight": (1 + types + 4, inner),
+        "fc2.bias": (1 + types + 4,),
+    }
 
 
 def _drawn(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -157,7 +186,11 @@ def _special_ids() -> dict[str, int]:
 
 
 def _config(sizes: TinySizes, special: dict[str, int], number_type: str, dialect: str) -> dict[str, Any]:
-    multiaxis = {"mrope_section": list(sizes.mrope_section), "mrope_interleaved": True, "rope_type": "default"}
+    multiaxis = {
+        "mrope_section": list(sizes.mrope_section),
+        "mrope_interleaved": True,
+        "rope_type": "default",
+    }
     rope: dict[str, Any]
     if dialect == "4.57":
         rope = {"rope_scaling": multiaxis, "rope_theta": sizes.rope_theta}
@@ -174,27 +207,46 @@ def _config(sizes: TinySizes, special: dict[str, int], number_type: str, dialect
         "tie_word_embeddings": sizes.is_head_tied,
         "transformers_version": "4.57.0" if dialect == "4.57" else "5.0.0",
         "text_config": {
-            "model_type": "qwen3_vl_text", "hidden_size": sizes.hidden, "num_hidden_layers": sizes.layers,
-            "num_attention_heads": sizes.heads, "num_key_value_heads": sizes.kv_heads, "head_dim": sizes.head_dim,
-            "intermediate_size": sizes.intermediate, "vocab_size": sizes.vocab, "hidden_act": "silu",
-            "rms_norm_eps": sizes.rms_norm_eps, "attention_bias": sizes.has_attention_bias,
-            "max_position_embeddings": 4096, "pad_token_id": None, **rope,
+            "model_type": "qwen3_vl_text",
+            "hidden_size": sizes.hidden,
+            "num_hidden_layers": sizes.layers,
+            "num_attention_heads": sizes.heads,
+            "num_key_value_heads": sizes.kv_heads,
+            "head_dim": sizes.head_dim,
+            "intermediate_size": sizes.intermediate,
+            "vocab_size": sizes.vocab,
+            "hidden_act": "silu",
+            "rms_norm_eps": sizes.rms_norm_eps,
+            "attention_bias": sizes.has_attention_bias,
+            "max_position_embeddings": 4096,
+            "pad_token_id": None,
+            **rope,
         },
         "vision_config": {
-            "model_type": "qwen3_vl" if dialect == "4.57" else "qwen3_vl_vision", "depth": sizes.vision_depth,
-            "hidden_size": sizes.vision_hidden, "num_heads": sizes.vision_heads,
-            "intermediate_size": sizes.vision_intermediate, "out_hidden_size": sizes.hidden, "in_channels": 3,
-            "patch_size": 16, "temporal_patch_size": 2, "spatial_merge_size": 2, "hidden_act": "gelu_pytorch_tanh",
-            "num_position_embeddings": sizes.position_side**2, "deepstack_visual_indexes": list(sizes.deepstack),
+            "model_type": "qwen3_vl" if dialect == "4.57" else "qwen3_vl_vision",
+            "depth": sizes.vision_depth,
+            "hidden_size": sizes.vision_hidden,
+            "num_heads": sizes.vision_heads,
+            "intermediate_size": sizes.vision_intermediate,
+            "out_hidden_size": sizes.hidden,
+            "in_channels": 3,
+            "patch_size": 16,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "hidden_act": "gelu_pytorch_tanh",
+            "num_position_embeddings": sizes.position_side**2,
+            "deepstack_visual_indexes": list(sizes.deepstack),
         },
     }
 
 
-def _write_shards(folder: Path, tensors: dict[str, npt.NDArray[np.float32]], number_type: str, shards: int) -> None:
+def _write_shards(
+    folder: Path, tensors: dict[str, npt.NDArray[np.float32]], number_type: str, shards: int
+) -> None:
     if shards == 1:
         _write_tensors(folder / "model.safetensors", tensors, number_type, {"format": "pt"})
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for index in range(shards):
         file = f"model-{index + 1:05d}-of-{shards:05d}.safetensors"
         part = {name: tensors[name] for name in list(tensors)[index::shards]}
@@ -206,7 +258,7 @@ def _write_shards(folder: Path, tensors: dict[str, npt.NDArray[np.float32]], num
 def _write_tensors(
     path: Path, tensors: dict[str, npt.NDArray[np.float32]], number_type: str, metadata: dict[str, str]
 ) -> None:
-    """One safetensors file. numpy has no bfloat16: its items are the rounded upper halves of float32 words."""
+    """One safetensors file. numpy has no bfloat16: an item is the rounded upper half of a float32."""
     header: dict[str, Any] = {"__metadata__": metadata}
     items: list[bytes] = []
     offset = 0
@@ -217,7 +269,11 @@ def _write_tensors(
         else:
             items.append(array.astype(number_type).tobytes())
         end = offset + len(items[-1])
-        header[name] = {"dtype": _STORED[number_type], "shape": list(array.shape), "data_offsets": [offset, end]}
+        header[name] = {
+            "dtype": _STORED[number_type],
+            "shape": list(array.shape),
+            "data_offsets": [offset, end],
+        }
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)

@@ -1,6 +1,6 @@
 """Interleaved M-RoPE on the host: cos and sin of (time, row, column) positions.
 
-The decoder graph takes cos and sin as inputs, so that one graph serves text, images and any mixture of the two.
+The decoder graph takes cos and sin as inputs, so one graph serves text, images and any mixture of the two.
 Follows transformers' Qwen3VLTextRotaryEmbedding.
 """
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .shape import ModelShape
+
 
 def mrope_cos_sin(
     positions: npt.NDArray[np.int64], shape: ModelShape

@@ -7,16 +7,16 @@ always a row's last token. Slots behind p are stale: the decoder replaces their 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Union
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 MASKED = np.float32(-1e4)
-"""The mask value of a key that a query may not see; the decoder graph takes anything below -5e3 for masked."""
+"""Mask value of a key that a query may not see; the decoder graph takes all below -5e3 for masked."""
 
 
-Segment = Union[int, tuple[int, int]]
+Segment: TypeAlias = int | tuple[int, int]
 """A run of text of n tokens, or an image of (rows, columns) tokens, counted after merging."""
 
 
@@ -36,7 +36,7 @@ def positions_for_segments(segments: Sequence[Segment], start: int = 0) -> tuple
             columns.append(np.concatenate([moment, grid]) + current)
             current += max(rows, width)
         else:
-            columns.append(np.broadcast_to(np.arange(current, current + segment, dtype=np.int64), (3, segment)))
+            columns.append(np.tile(np.arange(current, current + segment, dtype=np.int64), (3, 1)))
             current += segment
     if not columns:
         return np.zeros((3, 0), np.int64), current
@@ -56,9 +56,9 @@ def mask_for(
     real = np.asarray(k_lengths, np.int64).reshape(-1, 1, 1)
     if past.shape != real.shape:
         raise ValueError(f"{past.size} past lengths do not match {real.size} new lengths")
-    if past.size and not (0 <= past.min() and past.max() <= past_slots):
+    if past.size and (past.min() < 0 or past.max() > past_slots):
         raise ValueError(f"past lengths {past.ravel().tolist()} must lie within 0..{past_slots} slots")
-    if real.size and not (0 <= real.min() and real.max() <= columns):
+    if real.size and (real.min() < 0 or real.max() > columns):
         raise ValueError(f"new lengths {real.ravel().tolist()} must lie within 0..{columns} columns")
     query = np.arange(columns).reshape(1, -1, 1)
     first_real = columns - real
@@ -80,8 +80,10 @@ def store_new_kv(
     past_kv [B, L, 2, Hkv, P, hd], new_kv [B, L, 2, Hkv, K, hd]. A row that does not fit raises ValueError.
     """
     slots, columns = past_kv.shape[4], new_kv.shape[4]
-    rows = zip(np.asarray(past_lengths, np.int64).tolist(), np.asarray(k_lengths, np.int64).tolist())
-    for row, (past, real) in enumerate(rows):
+    lengths = [np.asarray(counts, np.int64).tolist() for counts in (past_lengths, k_lengths)]
+    for row, (past, real) in enumerate(zip(*lengths, strict=True)):
         if past + real > slots:
-            raise ValueError(f"row {row}: {past} + {real} tokens do not fit {slots} past slots; use a larger bucket")
+            raise ValueError(
+                f"row {row}: {past} + {real} tokens do not fit {slots} slots; use a larger bucket"
+            )
         past_kv[row, :, :, :, past : past + real] = new_kv[row, :, :, :, columns - real :]

@@ -90,8 +90,10 @@ class ModelShape:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values; tuples become lists."""
-        return {key: list(value) if isinstance(value, tuple) else value
-                for key, value in dataclasses.asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ModelShape:
@@ -103,4 +105,7 @@ class ModelShape:
                 f"the bundle's model section has missing keys {missing} and unknown keys {unknown}; "
                 "export the checkpoint again with this version of orinspect"
             )
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in document.items()})
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
+        }
+        return cls(**values)

@@ -55,6 +55,12 @@ class TransformersModel:
         """`steps` tokens of transformers' own generate, cache and positions included."""
         self.model.model.rope_deltas = None
         with torch.no_grad():
-            result = self.model.generate(**self.inputs(ids, pictures), max_new_tokens=steps, min_new_tokens=steps,
-                                         do_sample=False, eos_token_id=None, pad_token_id=0)
-        return [int(token) for token in result[0, len(ids):]]
+            result = self.model.generate(
+                **self.inputs(ids, pictures),
+                max_new_tokens=steps,
+                min_new_tokens=steps,
+                do_sample=False,
+                eos_token_id=None,
+                pad_token_id=0,
+            )
+        return [int(token) for token in result[0, len(ids) :]]
