@@ -84,6 +84,8 @@ def _session_options(threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     options.log_severity_level = 3
+    # A pattern is stored for every new input shape, and batch and past change from call to call.
+    options.enable_mem_pattern = False
     # Without VNNI u8 x s8 saturates in 16 bits unless ONNX Runtime is told to be exact.
     options.add_session_config_entry("session.x64quantprecision", "1")
     # Four sessions share the cores: a thread that spins after its call takes them from the next engine.
