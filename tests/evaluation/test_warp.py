@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+
 from orinspect.evaluation.warp import is_binarised, warp_rng, warp_template
 
 
