@@ -1,8 +1,8 @@
 """The service's configuration: `service.toml` read once into frozen dataclasses and passed down.
 
-Every key that is not a field here is an error that names the key and its table. Relative paths count from the
-folder of the file. The same tables may be written as JSON in a file that ends in `.json`: Python 3.10 reads no
-TOML by itself.
+Every key that is not a field here is an error that names the key and its table. Relative paths count from
+the folder of the file. The same tables may be written as JSON in a file that ends in `.json`: Python 3.10
+reads no TOML by itself.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def load_config(path: str | Path) -> ServiceConfig:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a service.toml") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a service.toml"
+        ) from error
     table = _table_from_bytes(content, path)
     for name in ("name", "sha256"):
         if name in table:
@@ -159,7 +161,9 @@ def _dataclass_from_table(cls: Any, table: Any, path: Path, name: str) -> Any:
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {name} must be a table, found {table!r}")
     hints = typing.get_type_hints(cls)
-    fields = {entry.name: entry for entry in dataclasses.fields(cls) if name or entry.name not in ("name", "sha256")}
+    fields = {
+        entry.name: entry for entry in dataclasses.fields(cls) if name or entry.name not in ("name", "sha256")
+    }
     for key in table:
         if key not in fields:
             raise ConfigError(f"{place}: unknown key {key!r}; known keys are {', '.join(fields)}")
@@ -167,7 +171,12 @@ def _dataclass_from_table(cls: Any, table: Any, path: Path, name: str) -> Any:
         required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if required and key not in table:
             raise ConfigError(f"{place}: {key!r} is missing")
-    return cls(**{key: _typed(hints[key], value, path, f"{name}.{key}" if name else key) for key, value in table.items()})
+    return cls(
+        **{
+            key: _typed(hints[key], value, path, f"{name}.{key}" if name else key)
+            for key, value in table.items()
+        }
+    )
 
 
 def _typed(hint: Any, value: Any, path: Path, key: str) -> Any:
@@ -188,7 +197,13 @@ def _typed(hint: Any, value: Any, path: Path, key: str) -> Any:
         return float(value)
     if hint is not Path and isinstance(value, hint) and is_bool == (hint is bool):
         return value
-    expected = {int: "a whole number", str: "a text", bool: "true or false", float: "a number", Path: "a path"}
+    expected = {
+        int: "a whole number",
+        str: "a text",
+        bool: "true or false",
+        float: "a number",
+        Path: "a path",
+    }
     raise ConfigError(f"{path}: {key} must be {expected[hint]}, found {value!r}")
 
 

@@ -245,7 +245,9 @@ class Report:
             elif name == "result_evaluation":
                 table["result_evaluation_code"] = EVALUATION_CODES[self.result_evaluation]
         reasons = {**DEFAULT_NULL_REASONS, **self.null_reasons}
-        table["null_reasons"] = {path: reasons.get(path, "unknown") for path in sorted(set(_null_paths(table)))}
+        table["null_reasons"] = {
+            path: reasons.get(path, "unknown") for path in sorted(set(_null_paths(table)))
+        }
         return table
 
     def to_json(self) -> str:

@@ -14,18 +14,19 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 from .capture.clock import SystemClock, boot_id
 from .capture.frame import Frame, camera_from_source, read_picture
 from .capture.process import ProcessCamera
-from .config import ServiceConfig
+from .config import InspectionConfig, ServiceConfig
 from .deliver.outbox import Outbox
 from .deliver.publisher import Publisher, StationState
 from .errors import DeliveryError, EngineError, OrinspectError, PictureError
 from .infer.bundle import Bundle
-from .infer.inspector import Inspector
+from .infer.inspector import Inspection, Inspector
 from .judge.assessment import (
     Setup,
     Trigger,
@@ -33,6 +34,7 @@ from .judge.assessment import (
     report_not_inspected,
     trigger_from_frame,
 )
+from .recipe import Recipe
 from .report import BundleIdentity, ClockReading, Identity, Part, Report, View
 from .uuid7 import result_id_from
 
@@ -42,37 +44,67 @@ BACKEND = "onnxruntime"
 log = logging.getLogger(__name__)
 
 
-def run_service(config: ServiceConfig, *, clock: SystemClock | None = None) -> int:
+class Inspects(Protocol):
+    """What the service needs of an `Inspector`; a test brings its own."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that is inspected."""
+        ...
+
+    def inspect(self, frame: Frame) -> Inspection:
+        """Inspect one frame; PictureError or EngineError when that fails."""
+        ...
+
+
+@contextmanager
+def inspector_from_config(config: InspectionConfig) -> Iterator[tuple[Inspects, BundleIdentity]]:
+    """The bundle's engines, open for one recipe."""
+    bundle = Bundle.open(config.bundle)
+    with Inspector(bundle, config.recipe, config.threads) as inspector:
+        yield inspector, _identity(bundle)
+
+
+def run_service(
+    config: ServiceConfig,
+    *,
+    clock: SystemClock | None = None,
+    open_inspector: Callable[
+        [InspectionConfig], AbstractContextManager[tuple[Inspects, BundleIdentity]]
+    ] = inspector_from_config,
+) -> int:
     """Run until the source ends, SIGTERM or SIGINT; the exit code.
 
     Errors of configuration, bundle, camera and a broker that refuses are raised, after the state `fault` was
     published where a connection stands. Returns EXIT_ENGINE when an engine failed.
     """
     clock = clock or SystemClock()
-    stop = threading.Event()
     with ExitStack() as opened:
+        bell = opened.enter_context(_Bell())
         outbox = opened.enter_context(Outbox(config.outbox.path, keep=config.outbox.keep))
         facts = StationState(
             "starting", None, None, config.device.device_id, config.device.station_id, boot_id()
         )
-        publisher = Publisher(outbox, config.mqtt, facts, on_failure=stop.set, random=random.random)
+        publisher = Publisher(outbox, config.mqtt, facts, on_failure=bell.ring, random=random.random)
         publisher.announce("starting")
         publisher.start()
         try:
-            with _signals(stop):
-                exit_code = _inspect_until_stopped(config, clock, outbox, publisher, stop, facts.boot_id)
+            exit_code = _inspect_until_stopped(
+                config, clock, outbox, publisher, bell, facts.boot_id, open_inspector(config.inspection)
+            )
         except OrinspectError as error:
             publisher.announce("fault", str(error))
             publisher.close(config.outbox.drain_timeout_s)
             raise
-        was_told = stop.is_set()
         publisher.announce("stopping")
         left = publisher.close(config.outbox.drain_timeout_s)
     if publisher.failure is not None:
         raise publisher.failure
     if left:
-        sentence = f"{left} reports are not delivered and stay in {config.outbox.path}: {publisher.last_error}"
-        if not was_told:
+        sentence = (
+            f"{left} reports are not delivered and stay in {config.outbox.path}: {publisher.last_error}"
+        )
+        if not bell.was_signal:
             raise DeliveryError(sentence)
         log.warning("%s", sentence)
     return exit_code
@@ -109,7 +141,7 @@ def inspect_pictures(
             boot_id=boot_id(),
             recipe=inspector.recipe,
             configuration=Identity("none", None, "0" * 64),
-            bundle=BundleIdentity(opened.id, opened.sha256, opened.precision, BACKEND),
+            bundle=_identity(opened),
         )
         trigger = _accepted(frame, setup, clock, Part(frame.part_id, setup.recipe.product), View("picture"))
         return _report(frame, trigger, 1, inspector, setup, clock)
@@ -120,22 +152,20 @@ def _inspect_until_stopped(
     clock: SystemClock,
     outbox: Outbox,
     publisher: Publisher,
-    stop: threading.Event,
+    bell: _Bell,
     boot: str,
+    opening: AbstractContextManager[tuple[Inspects, BundleIdentity]],
 ) -> int:
     """Open bundle and camera, then let the inspection thread work; its exit code."""
-    bundle = Bundle.open(config.inspection.bundle)
     with ExitStack() as opened:
-        inspector = opened.enter_context(
-            Inspector(bundle, config.inspection.recipe, config.inspection.threads)
-        )
+        inspector, bundle = opened.enter_context(opening)
         setup = Setup(
             device_id=config.device.device_id,
             station_id=config.device.station_id,
             boot_id=boot,
             recipe=inspector.recipe,
             configuration=Identity(config.name, config.device.version, config.sha256),
-            bundle=BundleIdentity(bundle.id, bundle.sha256, bundle.precision, BACKEND),
+            bundle=bundle,
         )
         _publish_abandoned(outbox, publisher, setup, clock)
         camera = opened.enter_context(
@@ -148,12 +178,10 @@ def _inspect_until_stopped(
         )
         publisher.announce("ready")
         line = _Line(config, clock, outbox, publisher, inspector, camera, setup)
-        thread = threading.Thread(target=line.run, args=(stop,), name="inspection")
+        thread = threading.Thread(target=line.run, args=(bell,), name="inspection")
         thread.start()
-        # SIGTERM, a refused connection and the end of the source all come through these two events.
-        while not line.ended.wait(0.2) and not stop.is_set():
-            pass
-        camera.stop()
+        bell.wait()
+        line.stop()
         thread.join()
         if line.failure is not None:
             raise line.failure
@@ -169,22 +197,27 @@ class _Line:
         clock: SystemClock,
         outbox: Outbox,
         publisher: Publisher,
-        inspector: Inspector,
+        inspector: Inspects,
         camera: ProcessCamera,
         setup: Setup,
     ) -> None:
-        self.ended = threading.Event()
         self.failure: OrinspectError | None = None
         self.exit_code = 0
         self._config, self._clock, self._setup = config, clock, setup
         self._outbox, self._publisher = outbox, publisher
         self._inspector, self._camera = inspector, camera
+        self._stopping = False
 
-    def run(self, stop: threading.Event) -> None:
-        """Until the source ends, `stop` is set, or something fails that the next part would meet too."""
+    def stop(self) -> None:
+        """Finish the part under way and take no other; from any thread."""
+        self._stopping = True
+        self._camera.stop()
+
+    def run(self, bell: _Bell) -> None:
+        """Until the source ends, `stop`, or a failure that the next part would meet too; then ring."""
         try:
             for number, frame in enumerate(self._new_frames()):
-                if stop.is_set():
+                if self._stopping:
                     break  # a frame that nobody accepted is no part yet
                 if not number:
                     self._publisher.announce("running")
@@ -197,7 +230,7 @@ class _Line:
             self.failure = EngineError(f"the inspection stopped unexpectedly: {error!r}")
             log.exception("the inspection stopped unexpectedly")
         finally:
-            self.ended.set()
+            bell.ring()
 
     def _new_frames(self) -> Iterator[Frame]:
         """The camera's frames; with `resume` without those accepted before the last start."""
@@ -241,9 +274,12 @@ class _Line:
 
     def _not_inspected(self, trigger: Trigger, sequence: int, code: str, why: str) -> Report:
         now = self._clock.unix_s()
-        return report_not_inspected(
-            trigger, sequence, self._setup, created_at=now, reason_code=code, why=why
-        )
+        return report_not_inspected(trigger, sequence, self._setup, created_at=now, reason_code=code, why=why)
+
+
+def _identity(bundle: Bundle) -> BundleIdentity:
+    """The bundle as the report names it."""
+    return BundleIdentity(bundle.id, bundle.sha256, bundle.precision, BACKEND)
 
 
 def _accepted(frame: Frame, setup: Setup, clock: SystemClock, part: Part, view: View) -> Trigger:
@@ -260,7 +296,7 @@ def _accepted(frame: Frame, setup: Setup, clock: SystemClock, part: Part, view: 
 
 
 def _report(
-    frame: Frame, trigger: Trigger, sequence: int, inspector: Inspector, setup: Setup, clock: SystemClock
+    frame: Frame, trigger: Trigger, sequence: int, inspector: Inspects, setup: Setup, clock: SystemClock
 ) -> Report:
     """Inspect and judge one part."""
     started_ns = clock.monotonic_ns()
@@ -293,17 +329,38 @@ def _publish_abandoned(outbox: Outbox, publisher: Publisher, setup: Setup, clock
         publisher.wake()
 
 
-@contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set `stop`; only the main thread may ask for that, a caller's thread goes without."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[int, Callable[..., object] | int | None] = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, lambda *_: stop.set())
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+class _Bell:
+    """What wakes the main thread: SIGTERM, SIGINT, or another thread's `ring`; a context manager.
+
+    A pipe, not a threading.Event: a signal handler may interrupt the main thread while it holds the event's
+    own lock, and would wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self.was_signal = False
+        self._reader, self._writer = os.pipe()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Bell:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def ring(self) -> None:
+        """Wake the main thread; any thread, any number of times."""
+        os.write(self._writer, b"r")
+
+    def wait(self) -> None:
+        """Until somebody rings; at once when somebody has."""
+        os.read(self._reader, 1)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.was_signal = True
+        self.ring()

@@ -32,7 +32,7 @@ CameraBuilder = Callable[[str], Camera]
 
 @dataclass(frozen=True)
 class _Crossing:
-    """A frame on its way through the pipe: its pictures lie in the memory `name`, part first, then template."""
+    """A frame on its way through the pipe; its pictures lie in the memory `name`, part first."""
 
     slot: int
     name: str
@@ -78,7 +78,7 @@ class ProcessCamera:
         return self._child.pid
 
     def stop(self) -> None:
-        """End `frames` at its next step; may be called from any thread, the frame under way is not cut off."""
+        """End `frames` at its next step; any thread may call it."""
         with contextlib.suppress(OSError):  # closed: it has ended already
             self._stop_writer.send(None)
 

@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from ..config import MqttConfig
@@ -26,8 +24,10 @@ Protocol = Literal["5", "3.1.1"]
 
 # CONNACK reasons that waiting will not cure: somebody must change the configuration or the broker. paho maps
 # the codes of 3.1.1 to those of MQTT 5 (section 3.2.2.2).
-LASTING_REFUSALS = frozenset({0x81, 0x82, 0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, 0x95, 0x99, 0x9A, 0x9B, 0x9D})
-# What an older broker does with a CONNECT of MQTT 5: refuse the version, or just close (code 0 here).
+LASTING_REFUSALS = frozenset(
+    {0x81, 0x82, 0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C, 0x90, 0x95, 0x99, 0x9A, 0x9B, 0x9D}
+)
+# What an older broker does with a CONNECT of MQTT 5: refuse the version, close, or say nothing (code 0 here).
 OTHER_PROTOCOL_MAY_HELP = frozenset({0, 0x84})
 
 
@@ -77,11 +77,16 @@ class MqttLink:
     """One MQTT connection, open from construction to `close`; a context manager.
 
     Events go to `events`: `Acknowledged`, `Lost`, `Received`. DeliveryError when the broker cannot be reached
-    or does not answer in time, RefusedError when it answers no.
+    RefusedError when it answers no, or nothing.
     """
 
     def __init__(
-        self, config: MqttConfig, client_id: str, will: Will, events: queue.SimpleQueue[Any], protocol: Protocol
+        self,
+        config: MqttConfig,
+        client_id: str,
+        will: Will,
+        events: queue.SimpleQueue[Any],
+        protocol: Protocol,
     ) -> None:
         self.protocol = protocol
         self._events = events
@@ -90,7 +95,7 @@ class MqttLink:
         self._connected = False
         self._client = self._client_from(config, client_id, will)
         try:
-            self._client.connect(config.host, config.port, keepalive=config.keepalive_s, **self._session())
+            self._client.connect(config.host, config.port, keepalive=config.keepalive_s)
         except (OSError, ValueError) as error:
             raise DeliveryError(f"{self._where} cannot be reached: {_system_text(error)}") from error
         self._client.loop_start()
@@ -98,12 +103,18 @@ class MqttLink:
             code, text = self._answers.get(timeout=config.connect_timeout_s)
         except queue.Empty:
             self.close()
-            raise DeliveryError(f"{self._where} gave no answer to CONNECT in {config.connect_timeout_s:g} s") from None
+            raise RefusedError(
+                f"{self._where} gave no answer to CONNECT in {config.connect_timeout_s:g} s", code=0
+            ) from None
         if code:
             self.close()
             if code < 0:
-                raise RefusedError(f"{self._where} closed the connection before it answered CONNECT ({text})", code=0)
-            raise RefusedError(f"{self._where} refused the connection: {text} (reason code {code})", code=code)
+                raise RefusedError(
+                    f"{self._where} closed the connection before it answered CONNECT ({text})", code=0
+                )
+            raise RefusedError(
+                f"{self._where} refused the connection: {text} (reason code {code})", code=code
+            )
 
     def __enter__(self) -> MqttLink:
         return self
@@ -115,7 +126,7 @@ class MqttLink:
 
     def publish(self, topic: str, payload: str, *, retain: bool = False) -> int:
         """Send at QoS 1 and return the message's id; the answer comes as `Acknowledged`, or never."""
-        # A non-zero rc does not mean "not sent": what counts is the PUBACK, and without it the row is sent again.
+        # A non-zero rc does not mean "not sent": only the PUBACK counts; without it the row is sent again.
         return int(self._client.publish(topic, payload.encode(), qos=1, retain=retain).mid)
 
     def subscribe(self, topic: str) -> None:
@@ -128,7 +139,8 @@ class MqttLink:
         self._client.loop_stop()
 
     def _client_from(self, config: MqttConfig, client_id: str, will: Will) -> paho.Client:
-        """A client that never reconnects by itself: when to try again is its owner's decision."""
+        """A client that never reconnects by itself, since when to try again is its owner's decision, and that
+        leaves no session in the broker (the default in both protocols): the outbox knows what is missing."""
         version = paho.MQTTv5 if self.protocol == "5" else paho.MQTTv311
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version, reconnect_on_failure=False
@@ -149,14 +161,6 @@ class MqttLink:
         client.on_message = self._on_message
         return client
 
-    def _session(self) -> dict[str, Any]:
-        """Connect options: no session in the broker, since the outbox knows what is missing."""
-        if self.protocol == "3.1.1":
-            return {}
-        properties = Properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = 0
-        return {"clean_start": True, "properties": properties}
-
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         self._connected = not reason.is_failure
         self._answers.put((reason.value if reason.is_failure else 0, str(reason)))
@@ -171,7 +175,7 @@ class MqttLink:
         self._events.put(Acknowledged(self, mid, str(reason) if reason.is_failure else None))
 
     def _on_message(self, client: Any, data: Any, message: paho.MQTTMessage) -> None:
-        self._events.put(Received(message.topic, message.payload))
+        self._events.put(Received(message.topic, bytes(message.payload)))
 
 
 def _password(config: MqttConfig) -> str | None:

@@ -94,9 +94,7 @@ class Outbox:
             self._connection.close()
             self._lock_file.close()
 
-    def accept(
-        self, result_id: str, boot_id: str, source: str, source_sequence: int, trigger: str
-    ) -> int:
+    def accept(self, result_id: str, boot_id: str, source: str, source_sequence: int, trigger: str) -> int:
         """Write an accepted part and return its sequence, one higher than the last of this boot."""
         with self._atomic() as connection:
             (last,) = connection.execute(
@@ -114,17 +112,21 @@ class Outbox:
         a second report under one id would contradict the first."""
         with self._atomic() as connection:
             changed = connection.execute(
-                "UPDATE result SET state = 'committed', payload = ? WHERE result_id = ? AND state = 'accepted'",
+                "UPDATE result SET state = 'committed', payload = ? WHERE result_id = ?"
+                " AND state = 'accepted'",
                 (payload, result_id),
             ).rowcount
             if changed != 1:
-                raise DeliveryError(f"result {result_id} is not waiting for a report; it was not written twice")
+                raise DeliveryError(
+                    f"result {result_id} is not waiting for a report; it was not written twice"
+                )
 
     def mark_published(self, result_id: str) -> None:
         """The broker confirmed this report. Confirming twice changes nothing."""
         with self._atomic() as connection:
             connection.execute(
-                "UPDATE result SET state = 'published' WHERE result_id = ? AND state = 'committed'", (result_id,)
+                "UPDATE result SET state = 'published' WHERE result_id = ? AND state = 'committed'",
+                (result_id,),
             )
             connection.execute(
                 "DELETE FROM result WHERE state IN ('published', 'acknowledged') AND id <="
@@ -156,7 +158,8 @@ class Outbox:
         """The oldest reports that no broker has confirmed, at most `limit`."""
         with self._atomic() as connection:
             rows = connection.execute(
-                "SELECT result_id, payload FROM result WHERE state = 'committed' ORDER BY id LIMIT ?", (limit,)
+                "SELECT result_id, payload FROM result WHERE state = 'committed' ORDER BY id LIMIT ?",
+                (limit,),
             ).fetchall()
         return tuple(Committed(*row) for row in rows)
 
@@ -201,7 +204,8 @@ def _opened(path: Path) -> sqlite3.Connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise DeliveryError(
-                f"outbox {path} has schema {version}; this orinspect reads up to {SCHEMA_VERSION}, so install a newer one"
+                f"outbox {path} has schema {version} and this orinspect reads up to {SCHEMA_VERSION};"
+                " install a newer one"
             )
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -216,7 +220,9 @@ def _opened(path: Path) -> sqlite3.Connection:
             )
     except sqlite3.Error as error:
         connection.close()
-        raise DeliveryError(f"outbox {path} cannot be used: {error}; move it away to start an empty one") from error
+        raise DeliveryError(
+            f"outbox {path} cannot be used: {error}; move it away to start an empty one"
+        ) from error
     except DeliveryError:
         connection.close()
         raise
@@ -227,7 +233,7 @@ def _locked(path: Path) -> IO[str]:
     """The open lock file beside the outbox; the kernel drops the lock when its process dies."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock_file = open(f"{path}.lock", "w")
+        lock_file = open(f"{path}.lock", "w")  # noqa: SIM115 - stays open as long as the outbox
     except OSError as error:
         raise DeliveryError(f"outbox {path} cannot be made: {error.strerror}") from error
     try:

@@ -19,7 +19,16 @@ from typing import Any
 from ..config import MqttConfig
 from ..errors import ConfigError, DeliveryError
 from ..report import timestamp
-from .mqtt import OTHER_PROTOCOL_MAY_HELP, Acknowledged, Lost, MqttLink, Protocol, Received, RefusedError, Will
+from .mqtt import (
+    OTHER_PROTOCOL_MAY_HELP,
+    Acknowledged,
+    Lost,
+    MqttLink,
+    Protocol,
+    Received,
+    RefusedError,
+    Will,
+)
 from .outbox import Outbox
 
 STATES = (
@@ -60,7 +69,7 @@ class _Wake:
 
 
 class Publisher:
-    """Start with `start`, tell it `wake` after each commit, end with `close`, which delivers what it still can.
+    """Start with `start`, `wake` it after each commit, end with `close`, which delivers what it still can.
 
     `on_failure` is called in the delivery thread when the broker refuses the first connection for good; the
     thread ends then and `failure` holds the error.
@@ -124,9 +133,11 @@ class Publisher:
             try:
                 link = self._connected()
             except (DeliveryError, ConfigError) as error:
-                lasting = isinstance(error, ConfigError) or (isinstance(error, RefusedError) and error.lasting)
+                lasting = isinstance(error, ConfigError) or (
+                    isinstance(error, RefusedError) and error.lasting
+                )
                 if lasting and not self.connections:
-                    self.failure = error  # type: ignore[assignment]
+                    self.failure = error
                     self._on_failure()
                     return
                 problem = str(error)
@@ -170,7 +181,7 @@ class Publisher:
 
     def _delay_s(self, attempt: int) -> float:
         """Doubling with jitter, so that a line of stations does not come back in one instant."""
-        ceiling = min(self._config.retry_least_s * 2 ** min(attempt, 16), self._config.retry_most_s)
+        ceiling = min(self._config.retry_least_s * 2.0 ** min(attempt, 16), self._config.retry_most_s)
         return ceiling * (0.5 + 0.5 * self._random())
 
     def _rest(self, delay_s: float) -> None:
@@ -262,7 +273,9 @@ class _Session:
         on_the_way = set(self._reports.values())
         for row in self._outbox.waiting(self._inflight):
             if row.result_id not in on_the_way and room > 0:
-                self._reports[self._link.publish(self._publisher.topic("result"), row.payload)] = row.result_id
+                self._reports[self._link.publish(self._publisher.topic("result"), row.payload)] = (
+                    row.result_id
+                )
                 room -= 1
 
     def _send_states(self) -> None:
@@ -279,11 +292,11 @@ class _Session:
         self._states.add(self._link.publish(self._publisher.topic("state"), state.to_json(), retain=True))
 
     def _acknowledge(self, payload: bytes) -> None:
-        """The MES has a report. A message that is not one is logged: a stranger's mistake must not stop us."""
+        """The MES has a report. Any other message is logged: a stranger's mistake must not stop us."""
         try:
             known = self._outbox.mark_acknowledged(str(json.loads(payload)["result_id"]))
         except (ValueError, TypeError, KeyError):
-            log.warning("ack: expected {\"result_id\": ...}, received %r", payload[:80])
+            log.warning('ack: expected {"result_id": ...}, received %r', payload[:80])
             return
         if not known:
             log.warning("ack: unknown result, received %r", payload[:80])

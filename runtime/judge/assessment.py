@@ -12,8 +12,6 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..errors import DeliveryError
 from ..recipe import Recipe
 from ..report import (
@@ -109,7 +107,8 @@ def report_from_inspection(
     capture_ms: float | None,
     total_ms: float,
 ) -> Report:
-    """The report of a part that was looked at; `failed`, for review, when its answer was cut or does not parse."""
+    """The report of a part that was looked at: `failed`, for review, when its answer was cut or does not
+    parse."""
     height, width = frame.image.shape[:2]
     recipe = setup.recipe
     verdict = verdict_from_candidates(
@@ -133,7 +132,7 @@ def report_from_inspection(
         result_evaluation=verdict.evaluation,
         disposition=verdict.disposition,
         is_partial=inspection.failed is not None,
-        image=Image(width, height, hashlib.sha256(np.ascontiguousarray(frame.image)).hexdigest()),
+        image=Image(width, height, hashlib.sha256(frame.image.tobytes()).hexdigest()),
         scale=ReportScale(recipe.scale.mm_per_px or frame.mm_per_px),
         defects=verdict.defects,
         confidence=verdict.confidence,
@@ -147,10 +146,10 @@ def report_from_inspection(
 def report_not_inspected(
     trigger: Trigger, sequence: int, setup: Setup, *, created_at: float, reason_code: str, why: str
 ) -> Report:
-    """The report of a part that was accepted and never inspected, or whose engine failed: aborted or failed."""
+    """The report of a part that was accepted and never inspected (aborted) or whose engine failed."""
     failed = reason_code.startswith("failed.")
     unseen = reason_code.replace(".", "_")
-    nulls = {path: unseen for path in ("image", "timings_ms", "passes", "confidence")}
+    nulls = dict.fromkeys(("image", "timings_ms", "passes", "confidence"), unseen)
     return Report(
         **_common(trigger, sequence, setup, created_at),
         result_state="failed" if failed else "aborted",

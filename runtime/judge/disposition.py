@@ -20,6 +20,7 @@ from ..report import Defect, Disposition, Evaluation
 if TYPE_CHECKING:
     from ..infer.fuse import CandidateDefect
 
+
 @dataclass(frozen=True)
 class Verdict:
     """Judged defects and what becomes of the part; `review_reasons` is empty unless it goes to review."""

@@ -1,0 +1,243 @@
+"""The main job on simulated boards, with real processes: bundle, broker, service, and an MES that listens.
+
+    demo ──► EmbeddedBroker     amqtt, a process of its own on a free port
+         ──► orinspect run      the service: scenes -> inspection -> outbox -> MQTT
+         ──► subscriber.py      knows the topics and the JSON Schema, nothing else; prints the table
+
+What is left in the folder: `bundle/`, `service.toml`, `outbox.sqlite`, `results.jsonl` (the reports as the
+subscriber received them), `pictures/`, `summary.json`, `service.log`. A run that was killed is continued by
+the next one; a run that ended is replaced by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import BundleError, DeliveryError, EngineError, UsageError
+from ..runtime.infer.bundle import Bundle
+from .embedded_broker import HOST, EmbeddedBroker
+from .received import draw_pictures, reports_from_file, summary_from_reports, summary_text
+
+ROOT_TOPIC = "demo/plant/area/line/station"
+CALIBRATION = "scenes:pcb?seed=77"
+LEAST_F = 0.90
+"""Below this the demo says that the weights are not good enough, and its summary says `passed: false`."""
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_SUBSCRIBER = _PACKAGE / "examples" / "mes_consumer" / "subscriber.py"
+_SCHEMA = _PACKAGE / "runtime" / "schema" / "report-1.0.json"
+_RESTARTS = 3
+_LISTENING_TIMEOUT_S = 30.0
+_LAST_REPORT_TIMEOUT_S = 30.0
+
+Say = Callable[[str], None]
+Export = Callable[..., Any]
+
+
+def run_demo(
+    out: str | Path,
+    *,
+    parts: int,
+    export: Export,
+    checkpoint: str | Path,
+    recipe: str | Path,
+    style: str = "grey",
+    say: Say = print,
+) -> dict[str, Any]:
+    """Run the whole demo into the folder `out` and return its summary, which is also `out/summary.json`.
+
+    `export(checkpoint, [recipe], calibration, bundle)` writes the bundle. The summary's `passed` tells
+    whether F reached LEAST_F and no part has two ids. EngineError or DeliveryError when a process fails.
+    """
+    say = _one_at_a_time(say)
+    if not _SUBSCRIBER.exists():
+        raise UsageError(
+            "the demo needs examples/mes_consumer/subscriber.py, which a wheel leaves out; use a clone"
+        )
+    out = Path(out).absolute()
+    source = f"scenes:pcb?seed=1&fps=5&style={style}&parts={parts}"
+    goes_on = _is_unfinished(out, source)
+    if goes_on:
+        say(f"going on with the unfinished run in {out.name}/")
+    else:
+        _clear(out)
+    bundle = _bundle(out, goes_on, export, checkpoint, recipe, say)
+    with ExitStack() as opened:
+        broker = opened.enter_context(EmbeddedBroker())
+        say(f"broker: {HOST}:{broker.port}; reports on {ROOT_TOPIC}/result")
+        config = out / "service.toml"
+        config.write_text(_config_text(source, broker.port), encoding="utf-8")
+        subscriber = opened.enter_context(_subscriber(broker.port, out / "results.jsonl", say))
+        _run_service(config, out / "service.log", say)
+        subscriber.wait_for_the_end()
+    reports = reports_from_file(out / "results.jsonl")
+    compiled = bundle.recipe().recipe
+    summary = summary_from_reports(reports, source, compiled, least_f=LEAST_F)
+    pictures = draw_pictures(reports, source, compiled, out / "pictures")
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    say("")
+    say(summary_text(summary))
+    say(f"{pictures} annotated pictures in {out.name}/pictures, reports in {out.name}/results.jsonl")
+    return summary
+
+
+def _one_at_a_time(say: Say) -> Say:
+    """`say` for two threads, ours and the one that reads the subscriber; shown at once, also through a pipe."""
+    mutex = threading.Lock()
+
+    def said(line: str) -> None:
+        with mutex:
+            say(line)
+            sys.stdout.flush()
+
+    return said
+
+
+def _is_unfinished(out: Path, source: str) -> bool:
+    """True when a run of the same parts was cut off there."""
+    config = out / "service.toml"
+    if (out / "summary.json").exists() or not (out / "outbox.sqlite").exists() or not config.exists():
+        return False
+    return f"source = {json.dumps(source)}\n" in config.read_text(encoding="utf-8")
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier run left, and nothing else; the bundle is replaced when it is exported."""
+    out.mkdir(parents=True, exist_ok=True)
+    names = ("summary.json", "results.jsonl", "service.toml", "service.log")
+    for path in (*(out / name for name in names), *out.glob("outbox.sqlite*")):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(out / "pictures", ignore_errors=True)
+
+
+def _bundle(
+    out: Path, keep: bool, export: Export, checkpoint: str | Path, recipe: str | Path, say: Say
+) -> Bundle:
+    """The demo's bundle, opened: exported, unless an unfinished run has left a whole one."""
+    if keep:
+        with contextlib.suppress(BundleError):
+            return Bundle.open(out / "bundle")
+    say(f"export: {Path(checkpoint).name} -> {out.name}/bundle (INT8)")
+    export(checkpoint, [recipe], CALIBRATION, out / "bundle")
+    return Bundle.open(out / "bundle", verify=False)
+
+
+def _config_text(source: str, port: int) -> str:
+    """The demo's service.toml; paths count from its folder. JSON strings are TOML strings."""
+    return f"""# Written by `orinspect demo`; start from it for a station of your own.
+[device]
+device_id = "demo-device"
+station_id = "demo-station"
+
+[camera]
+source = {json.dumps(source)}
+
+[inspection]
+bundle = "bundle"
+
+[mqtt]
+host = {json.dumps(HOST)}
+port = {port}
+root = {json.dumps(ROOT_TOPIC)}
+protocol = "3.1.1"  # the embedded broker speaks nothing newer
+
+[outbox]
+path = "outbox.sqlite"
+"""
+
+
+def _run_service(config: Path, log: Path, say: Say) -> None:
+    """The service as a child, until the parts are done; killed, it is started again, as systemd would."""
+    for _ in range(_RESTARTS + 1):
+        with log.open("ab") as errors:
+            service = subprocess.Popen(
+                [sys.executable, "-m", "orinspect.cli", "run", "--config", str(config)],
+                stderr=errors,
+                preexec_fn=_end_with_the_parent,
+            )
+        say(f"service: process {service.pid}")
+        try:
+            code = service.wait()
+        finally:
+            service.kill()
+            service.wait()
+        if code == 0:
+            return
+        if code > 0:
+            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            told = last[0].removeprefix("orinspect: ") if last else "it said nothing"
+            raise EngineError(f"the service ended with exit code {code}: {told}")
+        say(f"the service was killed ({signal.Signals(-code).name}); starting it again")
+    raise EngineError(f"the service was killed {_RESTARTS + 1} times; see {log}")
+
+
+class _Subscriber:
+    """The MES: its lines go to the screen from a thread, its end is waited for."""
+
+    def __init__(self, process: subprocess.Popen[str], say: Say) -> None:
+        self._process, self._say = process, say
+        self._last = "it said nothing"
+        self._is_listening = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="subscriber", daemon=True)
+        self._thread.start()
+        if not self._is_listening.wait(_LISTENING_TIMEOUT_S) or process.poll() is not None:
+            raise DeliveryError(f"the subscriber did not start: {self._last}")
+
+    def wait_for_the_end(self) -> None:
+        """Until it has received the station's `offline`; DeliveryError when that does not come, or when it
+        received something that is not a report."""
+        try:
+            code = self._process.wait(_LAST_REPORT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise DeliveryError("the subscriber did not hear that the station stopped") from None
+        self._thread.join()
+        if code:
+            raise DeliveryError(f"the subscriber ended with exit code {code}: {self._last}")
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._last = line.rstrip()
+            self._say(self._last)
+            if line.startswith("listening"):
+                self._is_listening.set()
+        self._is_listening.set()  # it ended: nobody must wait any longer
+
+
+@contextlib.contextmanager
+def _subscriber(port: int, results: Path, say: Say) -> Iterator[_Subscriber]:
+    """The subscriber, listening."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(_SUBSCRIBER), "--host", HOST, "--port", str(port), "--root", ROOT_TOPIC),
+            *("--schema", str(_SCHEMA), "--out", str(results), "--until-offline"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_end_with_the_parent,
+    )
+    try:
+        yield _Subscriber(process, say)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _end_with_the_parent() -> None:
+    """In the child, before it becomes the program: Linux kills it when the demo dies, however that dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG, <sys/prctl.h>
