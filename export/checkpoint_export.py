@@ -86,16 +86,21 @@ def export_checkpoint(
         say("recipes", index, len(loaded))
         compiled.append(compiled_from_recipe(tokenizer, recipe))
     say("recipes", len(loaded), len(loaded))
+    # the pictures come before the long work, so that a wrong source is said at once
+    patches = [
+        patches_from_source(calibration, recipe, shape, say) for recipe in loaded if precision == "int8"
+    ]
     report: dict[str, Any] = {"precision": precision, "frame_difference": round(difference, 4)}
     with ExitStack() as stack:
         folder = stack.enter_context(bundle_folder(out))
-        # for INT8 the float graphs are only a means, on the same disk because they may be large
-        parted = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{out.name}.float.")
-        work = folder if precision == "float32" else Path(stack.enter_context(parted))
+        work = folder
+        if precision == "int8":  # the float graphs are only a means then; on the same disk, for they may be large
+            parent, prefix = folder.parent, f".{out.name}.float."
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent, prefix=prefix)))
         files = _float_graphs(checkpoint, work, compiled, weights, precision, say)
         compiled = _with_prefixes(compiled, files, threads)
         if precision == "int8":
-            report |= _quantised(files, compiled, calibration, folder, threads, say)
+            report |= _quantised(files, compiled, patches, folder, threads, say)
         _write_rest(checkpoint, folder, files, compiled, report, say)
     say("bundle", 1, 1)
     return report | {"bundle": str(out), "seconds": round(time.monotonic() - started, 1)}
@@ -141,17 +146,17 @@ def _with_prefixes(
 def _quantised(
     files: GraphFiles,
     compiled: Sequence[CompiledRecipe],
-    calibration: str,
+    patches: Sequence[npt.NDArray[np.float32]],
     folder: Path,
     threads: int,
     say: Progress,
 ) -> dict[str, Any]:
     """INT8 graphs, schema heads and embeddings in `folder`; returns the accuracy report."""
     work = files.decoder.parent
-    tiles = []
-    for one in compiled:
-        patches = patches_from_source(calibration, one.recipe, files.shape, say)
-        tiles.append(_answered(work, one, files, patches, threads, say))
+    tiles = [
+        _answered(work, one, files, of_recipe, threads, say)
+        for one, of_recipe in zip(compiled, patches, strict=True)
+    ]
     sources = {"vision": vision_feeds(tiles)}
     if files.attributes is not None:
         sources["attributes"] = attributes_feeds(tiles)

@@ -28,6 +28,8 @@ from .shape import ModelShape
 
 SCHEMA = "orinspect.bundle/1.0"
 MANIFEST = "manifest.json"
+REQUIRED: dict[str, type] = {"files": dict, "model": dict, "recipes": list, "precision": str}
+"""Entries without which a manifest is refused."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,7 @@ class Bundle:
         document, manifest = _manifest(path)
         for name, entry in manifest["files"].items():
             _check_file(path / name, name, entry, verify)
-        try:
-            shape = ModelShape.from_json(manifest["model"])
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"{path / MANIFEST}: no usable 'model' ({error}); export it again") from error
+        shape = ModelShape.from_json(manifest["model"])
         return cls(path, manifest, hashlib.sha256(document).hexdigest(), shape)
 
     @property
@@ -175,6 +174,9 @@ def _manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
         )
     if manifest.get("manifest_sha256") != manifest_digest(manifest):
         raise BundleError(f"{place} was altered: its own hash does not fit; copy the bundle again")
+    for key, kind in REQUIRED.items():
+        if not isinstance(manifest.get(key), kind) or not manifest[key]:
+            raise BundleError(f"{place} has no usable entry {key!r}; export the checkpoint again")
     return document, manifest
 
 
