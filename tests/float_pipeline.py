@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -42,17 +43,21 @@ class Cache:
     lengths: list[int] = field(default_factory=list)
 
 
+def session_from_file(path: Path) -> ort.InferenceSession:
+    """One thread, so that tests neither spin on busy cores nor depend on their number."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
 class FloatPipeline:
     """vision, decoder and head on ONNX Runtime, one thread."""
 
     def __init__(self, files: GraphFiles) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
         self.shape = files.shape
         self.embeddings: Floats = np.load(files.embeddings)
         self._vision, self._decoder, self._head = (
-            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            for path in (files.vision, files.decoder, files.head_schema)
+            session_from_file(path) for path in (files.vision, files.decoder, files.head_schema)
         )
 
     def see(self, patches: Floats) -> tuple[Floats, Floats]:

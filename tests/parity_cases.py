@@ -49,8 +49,14 @@ CASES = {
     # Eight query heads on one key head, the released models' head and section, taps out of order.
     "shared": Case(
         TinySizes(
-            heads=8, kv_heads=1, head_dim=128, mrope_section=(24, 20, 20), rope_theta=1e6,
-            vision_depth=4, deepstack=(2, 0, 3), position_side=3,
+            heads=8,
+            kv_heads=1,
+            head_dim=128,
+            mrope_section=(24, 20, 20),
+            rope_theta=1e6,
+            vision_depth=4,
+            deepstack=(2, 0, 3),
+            position_side=3,
         ),
         (6, 4),
         {"number_type": "float32", "shards": 3},
@@ -59,7 +65,7 @@ CASES = {
 
 
 def drawn_pictures(shape: ModelShape, count: int, seed: int) -> list[Floats]:
-    """`count` pictures as patches [N, F] in [-1, 1]; the two frames of a patch differ, as in a template pair."""
+    """`count` pictures as patches [N, F] in [-1, 1]; the two frames of a patch differ."""
     draw = np.random.default_rng(seed)
     return list(draw.uniform(-1, 1, (count, shape.patches, shape.patch_features)).astype(np.float32))
 

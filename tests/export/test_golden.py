@@ -10,7 +10,14 @@ import numpy.typing as npt
 import pytest
 
 from orinspect.tests.float_pipeline import FloatPipeline, Prompt
-from orinspect.tests.parity_cases import CASES, GOLDEN, GOLDEN_COLUMN_STEP, GOLDEN_TEXTS, drawn_ids, drawn_pictures
+from orinspect.tests.parity_cases import (
+    CASES,
+    GOLDEN,
+    GOLDEN_COLUMN_STEP,
+    GOLDEN_TEXTS,
+    drawn_ids,
+    drawn_pictures,
+)
 
 
 @dataclass
@@ -38,9 +45,11 @@ def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_the_random_stream_is_the_one_of_the_golden_run(golden: Golden) -> None:
-    """numpy may change its streams between releases: then the files must be written again, nothing is broken."""
+    """numpy may change its streams between releases: then write the files again, nothing is broken."""
     assert golden.pictures.sum(dtype=np.float64) == pytest.approx(float(golden.arrays["patch_sum"]))
-    assert golden.ours.embeddings.sum(dtype=np.float64) == pytest.approx(float(golden.arrays["embedding_sum"]))
+    assert golden.ours.embeddings.sum(dtype=np.float64) == pytest.approx(
+        float(golden.arrays["embedding_sum"])
+    )
 
 
 def test_vision_is_as_golden(golden: Golden) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 
 from orinspect.examples.reference.network import DenseHead
 from orinspect.export.weights import weights_from_file
+from orinspect.tests.float_pipeline import session_from_file
 from orinspect.tests.parity_cases import CASES
 
 pytestmark = pytest.mark.oracle
@@ -30,7 +30,8 @@ def test_dense_head_agrees_with_the_trained_module(tmp_path: Path) -> None:
     features = [tokens, *deepstack.transpose(1, 0, 2, 3)]
     with torch.no_grad():
         expected = head(torch.from_numpy(np.concatenate(features, axis=-1))).numpy()
-    session = ort.InferenceSession(str(files.attributes), providers=["CPUExecutionProvider"])
+    assert files.attributes is not None
+    session = session_from_file(files.attributes)
     presence, kind, box = session.run(
         ["presence", "type", "box"], {"image_tokens": tokens, "deepstack": deepstack}
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +33,10 @@ class Pair:
 
 
 @pytest.fixture(scope="module", params=list(CASES))
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     case = CASES[request.param]
     folder, files = case.written(tmp_path_factory.mktemp(request.param))
-    yield Pair(FloatPipeline(files), TransformersModel(folder, case.grid_hw), files)
+    return Pair(FloatPipeline(files), TransformersModel(folder, case.grid_hw), files)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,7 @@ def test_stale_slots_change_nothing(pair: Pair) -> None:
 
 
 def test_a_template_pair_is_one_video_patch(reference: Pair) -> None:
-    """Two different frames in a temporal patch: the same as a two-frame video, and not blind to their order."""
+    """Two different frames in a temporal patch: the same as a two-frame video, and sees their order."""
     ours, theirs = reference.ours, reference.theirs
     draw = np.random.default_rng(29)
     template, part = draw.integers(0, 256, (2, 1, 128, 128), dtype=np.uint8)
@@ -121,13 +120,17 @@ def test_a_template_pair_is_one_video_patch(reference: Pair) -> None:
     tokens = torch.tensor([video_ids])
     theirs.model.model.rope_deltas = None
     with torch.no_grad():
-        expected = theirs.model(
-            input_ids=tokens,
-            attention_mask=torch.ones_like(tokens),
-            mm_token_type_ids=2 * (tokens == video).int(),
-            pixel_values_videos=torch.from_numpy(patches),
-            video_grid_thw=torch.tensor([[1, 8, 8]]),
-        ).logits[0].numpy()
+        expected = (
+            theirs.model(
+                input_ids=tokens,
+                attention_mask=torch.ones_like(tokens),
+                mm_token_type_ids=2 * (tokens == video).int(),
+                pixel_values_videos=torch.from_numpy(patches),
+                video_grid_thw=torch.tensor([[1, 8, 8]]),
+            )
+            .logits[0]
+            .numpy()
+        )
     assert np.abs(found - expected).max() <= LOGIT_LIMIT
     swapped = compare_patches(part, template, difference_channel=True)[0]
     assert np.abs(ours.all_logits(ours.prompt(ids, [swapped])) - expected).max() > 0.1

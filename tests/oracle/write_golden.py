@@ -1,6 +1,6 @@
 """Writes tests/golden/parity-*.npz: what transformers answers on the cases, for tests that have no torch.
 
-Run where torch and transformers are, after a change of the cases: python -m orinspect.tests.oracle.write_golden
+After a change of the cases, where torch is: python -m orinspect.tests.oracle.write_golden
 Prints how far our graphs are from it.
 """
 
@@ -13,7 +13,14 @@ import numpy as np
 
 from orinspect.tests.float_pipeline import FloatPipeline
 from orinspect.tests.oracle.transformers_model import TransformersModel
-from orinspect.tests.parity_cases import CASES, GOLDEN, GOLDEN_COLUMN_STEP, GOLDEN_TEXTS, drawn_ids, drawn_pictures
+from orinspect.tests.parity_cases import (
+    CASES,
+    GOLDEN,
+    GOLDEN_COLUMN_STEP,
+    GOLDEN_TEXTS,
+    drawn_ids,
+    drawn_pictures,
+)
 
 STEPS = 64
 
@@ -30,7 +37,9 @@ def main() -> None:
             image_tokens, deepstack = theirs.see(np.stack(pictures))
             logits = theirs.all_logits(ids, pictures)
             prompt = ours.prompt(ids, pictures)
-            _print_distance(name, ours, np.stack(pictures), (image_tokens, deepstack), ours.all_logits(prompt) - logits)
+            _print_distance(
+                name, ours, np.stack(pictures), (image_tokens, deepstack), ours.all_logits(prompt) - logits
+            )
             np.savez_compressed(
                 GOLDEN / f"parity-{name}.npz",
                 image_tokens=image_tokens,
@@ -50,7 +59,8 @@ def _print_distance(
     logit_difference: np.ndarray,
 ) -> None:
     vision = max(
-        float(np.abs(found - expected).max()) for found, expected in zip(ours.see(pictures), seen, strict=True)
+        float(np.abs(found - expected).max())
+        for found, expected in zip(ours.see(pictures), seen, strict=True)
     )
     print(f"{name:10} vision {vision:.1e}  logits {np.abs(logit_difference).max():.1e}")
 
