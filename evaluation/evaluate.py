@@ -143,7 +143,9 @@ def passes_summary(parts: Sequence[tuple[Passes, int]]) -> dict[str, Any]:
     `parts_over` counts the parts that needed more. A defect that two overlapping tiles hold is decoded twice
     and reported once.
     """
-    sums: dict[str, int] = {name: sum(int(getattr(passes, name)) for passes, _ in parts) for name in PASS_FIELDS}
+    sums: dict[str, int] = {
+        name: sum(int(getattr(passes, name)) for passes, _ in parts) for name in PASS_FIELDS
+    }
     defects = sum(count for _, count in parts)
     over = sum(passes.row_passes > _allowed(passes, count) for passes, count in parts)
     return {
