@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,19 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has already said what is wrong
         return stop.code if isinstance(stop.code, int) else 2
     except OrinspectError as error:
-        return _failed(str(error), error.exit_code)
+        print(f"orinspect: {error}", file=sys.stderr)
+        return error.exit_code
     except ModuleNotFoundError as error:
         extra = EXTRA_OF_LIBRARY.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        return _failed(f"{error.name} is not installed and needed here; pip install 'orinspect[{extra}]'", 1)
+        print(f"orinspect: {error.name} is missing; pip install 'orinspect[{extra}]'", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
-
-
-def _failed(sentence: str, exit_code: int) -> int:
-    print(f"orinspect: {sentence}", file=sys.stderr)
-    return exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,24 +61,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: Any, name: str, run: Any, what: str, example: str) -> argparse.ArgumentParser:
+def _add(
+    commands: Any, name: str, run: Any, what: str, example: str, *, in_json: str = "", on_bundle: bool = False
+) -> argparse.ArgumentParser:
+    """One command; `in_json` says what `--json` prints, `on_bundle` adds what every use of a bundle takes."""
     command: argparse.ArgumentParser = commands.add_parser(
         name, help=what, description=what, epilog=f"example: {example}",
     )
     command.set_defaults(run=run)
+    if on_bundle:
+        command.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
+        command.add_argument("--threads", type=_positive, default=2, help="CPU threads a call (%(default)s)")
+    if in_json:
+        command.add_argument("--json", action="store_true", help=f"print {in_json}")
     return command
 
 
 def _add_demo(commands: Any) -> None:
     command = _add(
         commands, "demo", _demo, "the main job on synthetic boards: export, broker, service, results",
-        "orinspect demo --out demo-out --parts 12",
+        "orinspect demo --out demo-out --parts 12", in_json="only the summary, as JSON",
     )
     command.add_argument("--out", type=Path, default=Path("demo-out"), help="what it leaves (%(default)s)")
     command.add_argument("--parts", type=_positive, default=12, help="boards to inspect (%(default)s)")
     command.add_argument("--checkpoint", type=Path, help="model folder (the shipped reference)")
     command.add_argument("--recipe", type=Path, help="recipe.toml (the shipped pcb-compare)")
-    command.add_argument("--json", action="store_true", help="print the summary as JSON at the end")
+    command.add_argument("--style", choices=("grey", "binary"), default="grey", help="pictures (%(default)s)")
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -93,24 +99,25 @@ def _demo(arguments: argparse.Namespace) -> int:
         export=export_on_screen,
         checkpoint=arguments.checkpoint or _shipped("reference"),
         recipe=arguments.recipe or _shipped("pcb-compare.toml"),
+        style=arguments.style,
+        say=_silent if arguments.json else print,
     )
     if arguments.json:
         print(json.dumps(summary))
-    return 0
+    return 0 if summary["passed"] else 1
 
 
 def _add_export(commands: Any) -> None:
     command = _add(
         commands, "export", _export, "checkpoint and recipes to a bundle, on a workstation",
         "orinspect export examples/reference/reference --recipe examples/reference/pcb-compare.toml"
-        " --calibration 'scenes:pcb?seed=77' -o bundle",
+        " --calibration 'scenes:pcb?seed=77' -o bundle", in_json="the accuracy report as JSON",
     )
     command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="qwen3_vl model folder")
     command.add_argument("--recipe", type=Path, action="append", required=True, help="recipe.toml, repeats")
     command.add_argument("--calibration", required=True, help="a DeepPCB folder, or scenes:pcb?seed=77")
     command.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     command.add_argument("--precision", choices=("int8", "float32"), default="int8", help="(%(default)s)")
-    command.add_argument("--json", action="store_true", help="print the accuracy report as JSON")
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -129,13 +136,11 @@ def _add_inspect(commands: Any) -> None:
     command = _add(
         commands, "inspect", _inspect, "inspect one picture and print its report",
         "orinspect inspect bundle part.jpg --template golden.jpg --json",
+        in_json="the report on one line", on_bundle=True,
     )
-    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
     command.add_argument("image", type=Path, metavar="IMAGE", help="picture of the part")
     command.add_argument("--template", type=Path, help="picture of a good part, taken the same way")
     command.add_argument("--recipe", metavar="ID", help="recipe of the bundle (its only one)")
-    _add_threads(command)
-    command.add_argument("--json", action="store_true", help="the report on one line")
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -153,31 +158,35 @@ def _add_evaluate(commands: Any) -> None:
     command = _add(
         commands, "evaluate", _evaluate, "score a bundle on a labelled data set",
         "orinspect evaluate bundle-deeppcb data/deeppcb --baseline",
+        in_json="the scores as one JSON object", on_bundle=True,
     )
-    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
     command.add_argument("dataset", metavar="DATASET", help="a DeepPCB folder, or scenes:pcb?seed=7&parts=50")
     command.add_argument("--recipe", metavar="ID", help="recipe of the bundle (its only one)")
     command.add_argument("--split", choices=("train", "validation", "all"), help="(validation for a folder)")
     command.add_argument("--list", type=Path, metavar="FILE", help="rows to use, replaces --split")
     command.add_argument("--warp", type=int, metavar="SEED", help="warp every template")
+    command.add_argument("--limit", type=_positive, metavar="N", help="about N rows, spread evenly")
     command.add_argument("--predictions", type=Path, metavar="OUT.jsonl", help="write one row a picture")
     command.add_argument("--baseline", action="store_true", help="run the two floors on the same rows")
-    _add_threads(command)
-    command.add_argument("--json", action="store_true", help="print the scores as one JSON object")
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from .evaluation.evaluate import evaluate_bundle
+    from .evaluation.terminal import ProgressLine, evaluation_text
 
-    evaluate_bundle(arguments)
+    result = evaluate_bundle(
+        arguments.bundle, arguments.dataset, recipe_id=arguments.recipe, split=arguments.split,
+        list_path=arguments.list, warp_seed=arguments.warp, predictions=arguments.predictions,
+        baseline=arguments.baseline, threads=arguments.threads, limit=arguments.limit,
+        progress=ProgressLine(sys.stderr),
+    )
+    print(json.dumps(result) if arguments.json else evaluation_text(result))
     return 0
 
 
 def _add_run(commands: Any) -> None:
-    command = _add(
-        commands, "run", _run, "the service: camera in, reports out over MQTT, until SIGTERM",
-        "orinspect run --config service.toml",
-    )
+    what = "the service: camera in, reports out over MQTT, until SIGTERM"
+    command = _add(commands, "run", _run, what, "orinspect run --config service.toml")
     command.add_argument("--config", type=Path, required=True, help="service.toml")
 
 
@@ -185,27 +194,38 @@ def _run(arguments: argparse.Namespace) -> int:
     from .runtime.config import load_config
     from .runtime.service import run_service
 
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     return run_service(load_config(arguments.config))
 
 
 def _add_bench(commands: Any) -> None:
     command = _add(
-        commands, "bench", _bench, "time a bundle on pictures, stage by stage",
-        "orinspect bench bundle part1.jpg part2.jpg --template golden.jpg",
+        commands, "bench", _bench, "time bundles on pictures, stage by stage, in turns",
+        "orinspect bench bundle part1.jpg part2.jpg --template golden.jpg --against bundle-float",
+        in_json="the figures as one JSON object", on_bundle=True,
     )
-    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
-    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="pictures of parts")
-    command.add_argument("--template", type=Path, help="picture of a good part")
-    _add_threads(command)
-    command.add_argument("--json", action="store_true", help="print the figures as one JSON object")
+    command.add_argument("images", type=Path, nargs="*", metavar="IMAGE", help="pictures (four scenes)")
+    command.add_argument("--template", type=Path, help="picture of a good part (ID_temp.jpg of ID_test.jpg)")
+    command.add_argument("--against", type=Path, action="append", metavar="BUNDLE", help="another bundle")
+    command.add_argument("--peers", type=Path, metavar="CHECKPOINT", help="time transformers with it, too")
+    command.add_argument("--rounds", type=_positive, default=3, help="times each picture (%(default)s)")
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    raise UsageError("bench is not built yet; `orinspect evaluate` prints milliseconds a part")
+    from .evaluation.bench import bench_bundles
+    from .evaluation.terminal import ProgressLine, bench_text
+
+    result = bench_bundles(
+        [arguments.bundle, *(arguments.against or [])], arguments.images, template=arguments.template,
+        threads=arguments.threads, rounds=arguments.rounds, peer_checkpoint=arguments.peers,
+        progress=ProgressLine(sys.stderr),
+    )
+    print(json.dumps(result) if arguments.json else bench_text(result))
+    return 0
 
 
-def _add_threads(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--threads", type=_positive, default=2, help="CPU threads a call (%(default)s)")
+def _silent(_: str) -> None:
+    """Say nothing: standard output belongs to the JSON."""
 
 
 def _positive(text: str) -> int:

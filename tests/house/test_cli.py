@@ -93,5 +93,5 @@ def test_what_does_not_exist_is_refused_and_leaves_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) in (1, 2)
-    assert capsys.readouterr().err.startswith("orinspect: ")
+    assert capsys.readouterr().err.strip().startswith("orinspect: ")
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,8 +66,13 @@ def _is_module(dotted: str) -> bool:
     return place.with_suffix(".py").exists() or (place / "__init__.py").exists()
 
 
-def _imports(path: Path) -> Iterator[Import]:
+@cache
+def _imports(path: Path) -> tuple[Import, ...]:
     """Every import statement of a file, inside functions too; relative ones are resolved."""
+    return tuple(_read_imports(path))
+
+
+def _read_imports(path: Path) -> Iterator[Import]:
     package = path.relative_to(ROOT).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
@@ -175,7 +181,7 @@ import importlib, json, sys
 before = set(sys.modules)
 for name in sys.argv[1:]:
     importlib.import_module(name)
-print(json.dumps(sorted({name.split(".")[0] for name in set(sys.modules) - before})))
+print(json.dumps(sorted({name.split(".")[0] for name in set(sys.modules) - before - {"__mp_main__"}})))
 """
 
 
