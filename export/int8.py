@@ -252,6 +252,8 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        if size > _LARGEST_FILE:
+            data.unlink(missing_ok=True)
         raise
 
 

@@ -226,3 +226,18 @@ def test_modes_of_one_input_may_differ() -> None:
     onnx.checker.check_model(int8, full_check=True)
     assert _operators(int8).count("QuantizeLinear") == 3
     assert kernel_counts(int8.SerializeToString())["MatMulIntegerToFloat"] == 3
+
+
+def test_large_graphs_keep_their_weights_in_a_file_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(attention_graph(), tmp_path)
+    small = int8_component(path, feeds(2, 64), tmp_path / "small.onnx", threads=1)
+    monkeypatch.setattr("orinspect.export.int8._LARGEST_FILE", 0)
+    large = int8_component(path, feeds(2, 64), tmp_path / "int8.onnx", threads=1)
+    assert large.outputs == small.outputs
+    assert large.bytes_after == small.bytes_after
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["float.onnx", "int8.onnx", "int8.onnx.data", "small.onnx"]
+    weights = 4 * 64 * 64 + 2 * 64 * 256
+    assert (tmp_path / "int8.onnx").stat().st_size < weights < (tmp_path / "int8.onnx.data").stat().st_size
