@@ -93,7 +93,7 @@ def run_demo(
 
 
 def _one_at_a_time(say: Say) -> Say:
-    """`say` for two threads, ours and the one that reads the subscriber; shown at once, also through a pipe."""
+    """`say` for two threads, ours and the one that reads the subscriber; through a pipe too, at once."""
     mutex = threading.Lock()
 
     def said(line: str) -> None:

@@ -194,7 +194,7 @@ class TimingsMs:
     total: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Everything that the MES learns about one part; field for field the JSON that is published."""
 
@@ -210,6 +210,10 @@ class Report:
     result_evaluation: Evaluation
     disposition: Disposition
     is_simulated: bool
+    is_partial: bool = False
+    revision: int = 0
+    root_result_id: str
+    supersedes: str | None = None
     part: Part
     view: View
     recipe: Identity
@@ -217,10 +221,6 @@ class Report:
     bundle: BundleIdentity
     captured_at: str
     clock: ClockReading
-    root_result_id: str
-    is_partial: bool = False
-    revision: int = 0
-    supersedes: str | None = None
     image: Image | None = None
     scale: ReportScale = field(default_factory=lambda: ReportScale(None))
     defects: tuple[Defect, ...] = ()
