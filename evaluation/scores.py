@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,7 @@ def average_precision(pictures: Sequence[ScoredPicture], type_name: str) -> floa
     return float(np.sum(steps * envelope))
 
 
-def scores_per_class(pictures: Sequence[ScoredPicture], types: Sequence[str]) -> dict[str, dict[str, object]]:
+def scores_per_class(pictures: Sequence[ScoredPicture], types: Sequence[str]) -> dict[str, dict[str, Any]]:
     """For every type `truth, detections, precision, recall, f, ap`; `ap` is None for a type without truth."""
     hits = dict.fromkeys(types, 0)
     said, true = dict.fromkeys(types, 0), dict.fromkeys(types, 0)
@@ -124,7 +125,7 @@ def scores_per_class(pictures: Sequence[ScoredPicture], types: Sequence[str]) ->
             for name in dict.fromkeys([*types, *true, *said])}
 
 
-def recall_by_size(pictures: Sequence[ScoredPicture]) -> dict[str, dict[str, object]]:
+def recall_by_size(pictures: Sequence[ScoredPicture]) -> dict[str, dict[str, Any]]:
     """Recall (with class) by the longest side of the true box: `{bucket: {truth, found, recall}}`.
 
     `recall` is None for a bucket without truth.
@@ -143,10 +144,10 @@ def recall_by_size(pictures: Sequence[ScoredPicture]) -> dict[str, dict[str, obj
                    "recall": found[name] / true[name] if true[name] else None} for name in true}
 
 
-def detection_scores(pictures: Sequence[ScoredPicture], types: Sequence[str]) -> dict[str, object]:
+def detection_scores(pictures: Sequence[ScoredPicture], types: Sequence[str]) -> dict[str, Any]:
     """Everything about one detector: `precision, recall, f, map, agnostic{...}, per_class{...}`."""
     per_class = scores_per_class(pictures, types)
-    areas = [float(str(entry["ap"])) for entry in per_class.values() if entry["ap"] is not None]
+    areas = [float(entry["ap"]) for entry in per_class.values() if entry["ap"] is not None]
     return {**precision_recall_f(pictures), "map": float(np.mean(areas)) if areas else 0.0,
             "agnostic": precision_recall_f(pictures, with_class=False), "per_class": per_class}
 
