@@ -94,7 +94,7 @@ def export_checkpoint(
     with ExitStack() as stack:
         folder = stack.enter_context(bundle_folder(out))
         work = folder
-        if precision == "int8":  # the float graphs are only a means then; on the same disk, for they may be large
+        if precision == "int8":  # the float graphs are only a means then; on one disk, as they may be large
             parent, prefix = folder.parent, f".{out.name}.float."
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=parent, prefix=prefix)))
         files = _float_graphs(checkpoint, work, compiled, weights, precision, say)
@@ -161,15 +161,16 @@ def _quantised(
     if files.attributes is not None:
         sources["attributes"] = attributes_feeds(tiles)
     sources["decoder"] = decoder_feeds(tiles, files.shape, _embeddings(files))
-    results: dict[str, Int8Result] = {}
-    for name, feeds in sources.items():
-        results[name] = int8_component(
+    results = {
+        name: int8_component(
             work / f"{name}.onnx",
             feeds,
             folder / f"{name}.onnx",
             threads=threads,
-            progress=lambda what, done, total, name=name: say(f"{name}: {what}", done, total),
+            progress=_named(name, say),
         )
+        for name, feeds in sources.items()
+    }
     shutil.copyfile(files.embeddings, folder / files.embeddings.name)
     for one in compiled:
         shutil.copyfile(recipe_graph(work, one), recipe_graph(folder, one))
@@ -263,6 +264,10 @@ def _write_rest(
 
 def _embeddings(files: GraphFiles) -> npt.NDArray[Any]:
     return np.asanyarray(np.load(files.embeddings, mmap_mode="r", allow_pickle=False))
+
+
+def _named(component: str, say: Progress) -> Progress:
+    return lambda what, done, total: say(f"{component}: {what}", done, total)
 
 
 def _silent(what: str, done: int, total: int) -> None:

@@ -52,10 +52,13 @@ class Registration:
 
 @dataclass(frozen=True)
 class Gate:
-    """A tile is looked at when at least `min_pixels` differ from the template by `difference` grey levels."""
+    """A tile is looked at when at least `min_pixels` differ from the template by `difference` grey levels.
 
-    difference: int = 48
-    min_pixels: int = 6
+    The grey levels are those of a picture of full contrast (0-255); the gate scales them to the part's own.
+    """
+
+    difference: int = 144
+    min_pixels: int = 4
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,7 @@ def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
     if "defect" in table and "defects" in table:
         raise RecipeError(f"{where}: both 'defect' and 'defects' are given; keep the [[defect]] entries")
     table = {("defects" if key == "defect" else key): value for key, value in table.items()}
-    recipe = _dataclass_from_table(Recipe, table, where, "")
+    recipe: Recipe = _dataclass_from_table(Recipe, table, where, "")
     _check(recipe, where)
     return recipe
 

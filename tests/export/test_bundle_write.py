@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from orinspect.export import bundle as writer
 from orinspect.export.bundle import bundle_folder, write_manifest, write_vocabulary
 from orinspect.runtime.errors import BundleError
 from orinspect.runtime.infer.bundle import manifest_digest, sha256_of_file
@@ -55,8 +54,8 @@ def test_every_file_and_folder_is_synced_before_the_rename(
         seen.append("rename")
         rename(source, target)
 
-    monkeypatch.setattr(writer.os, "fsync", recorded_fsync)
-    monkeypatch.setattr(writer.os, "rename", recorded_rename)
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "rename", recorded_rename)
     with bundle_folder(tmp_path / "b") as folder:
         fill(folder)
         temporary = folder.name
@@ -95,7 +94,7 @@ def test_a_full_disk_leaves_the_old_bundle_and_nothing_else(
     def broken() -> None:
         with bundle_folder(tmp_path / "b") as folder:
             fill(folder, "new")
-            monkeypatch.setattr(writer.os, call, full)
+            monkeypatch.setattr(os, call, full)
 
     with pytest.raises(OSError, match="No space"):
         broken()

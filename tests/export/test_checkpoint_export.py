@@ -153,10 +153,17 @@ def test_calibration_counts_neither_the_prefix_nor_padding(
         assert inputs["embeds"][feed.counted].any(axis=1).all()  # type: ignore[union-attr]
 
 
-def refused(tmp_path: Path, kind: type[OrinspectError], *arguments: Any, **keywords: Any) -> str:
+def refused(
+    tmp_path: Path,
+    kind: type[OrinspectError],
+    checkpoint: Path,
+    recipes: list[Recipe],
+    calibration: str,
+    precision: str = "int8",
+) -> str:
     """The sentence of an export that must fail and leave nothing."""
     with pytest.raises(kind) as caught:
-        export_checkpoint(*arguments, tmp_path / "b", threads=1, **keywords)
+        export_checkpoint(checkpoint, recipes, calibration, tmp_path / "b", precision=precision, threads=1)
     assert not [path.name for path in tmp_path.iterdir() if path.name != "checkpoint"]
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -127,7 +127,7 @@ def test_labels_may_share_tokens_and_begin_each_other(tokenizer: Any, recipe: Re
     guide = compile_guide(tokenizer, other, proofs=800)
     vocabulary = vocabulary_from_guide(tokenizer, guide)
     random = Random(1)
-    seen = set()
+    seen: set[str] = set()
     for _ in range(300):
         ids, state = [], guide.start
         while state != guide.terminal:
