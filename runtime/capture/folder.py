@@ -85,7 +85,7 @@ def pairs_in_folder(folder: Path, template: str | None = None) -> list[tuple[Pat
             mate = templates.get(path.stem.removesuffix("_test") + "_temp")
             if mate is None:
                 wanted = path.stem.removesuffix("_test") + "_temp" + path.suffix
-                raise CaptureError(f"{path} has no template {wanted} beside it; add it or give ?template=FILE")
+                raise CaptureError(f"{path} has no template {wanted} beside it; add it or name ?template=")
             pairs.append((path, mate))
     else:
         pairs = [(path, None) for path in pictures]

@@ -84,16 +84,26 @@ def _prove_again(clean: npt.NDArray[np.uint8], damaged: npt.NDArray[np.uint8], d
     A defect that edge noise has undone (a hairline cut closed again) is taken off the part, in `damaged` too.
     """
     without, seen = copper_seen(clean, eye), copper_seen(damaged, eye)
+    nets = np.asarray(cv2.connectedComponents(without.astype(np.uint8), connectivity=8)[1], np.int32)
     kept = []
     for defect in drawn:
         x1, y1, x2, y2 = window_around(defect.box_xyxy, clean.shape)
         before, after = without[y1:y2, x1:x2], seen[y1:y2, x1:x2]
-        if is_what_it_says(defect.kind, before, after):
+        true = is_what_it_says(defect.kind, before, after)
+        if true and defect.kind == "short":
+            true = _touched(nets[y1:y2, x1:x2], before ^ after) >= 2
+        if true:
             kept.append(defect_from_changes(defect.kind, before ^ after, mm_per_px, (x1, y1)))
         else:
             seen[y1:y2, x1:x2] = before
             damaged[y1:y2, x1:x2] = clean[y1:y2, x1:x2]
     return seen, kept
+
+
+def _touched(nets: npt.NDArray[np.int32], changed: npt.NDArray[np.bool_]) -> int:
+    """How many conductors of the whole board lie against the changed pixels; both arrays are one window."""
+    rim = cv2.dilate(changed.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return int(np.unique(nets[rim & (nets > 0)]).size)
 
 
 def _near_defects(defects: list[SceneDefect], size_px: int) -> npt.NDArray[np.bool_]:

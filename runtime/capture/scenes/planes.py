@@ -46,7 +46,7 @@ def _square_wave(sheet: Sheet, slot: float) -> None:
     while x < sheet.size_px and sheet.chance(0.95):
         sheet.cut([stroke([(x, y), (x + period / 2, y)], slot)])
         sheet.cut([stroke([(x + period / 2, y + height), (x + period, y + height)], slot)])
-        narrow = slot * sheet.uniform(0.4, 1.0)
+        narrow = max(slot * sheet.uniform(0.4, 1.0), 4.0)
         for upright in (x + period / 2, x + period):
             sheet.cut([stroke([(upright, y), (upright, y + height)], narrow)])
         x += period
