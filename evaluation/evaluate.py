@@ -116,7 +116,7 @@ def scored_parts(
     per_detector = {name: detection_scores(pictures, types) for name, pictures in scored.items()}
     both = scored["both"]
     boards = sorted({part.group for part in parts})
-    stages = sorted({stage for part in parts for stage in part.inspection.timings_ms})
+    stages = dict.fromkeys(stage for part in parts for stage in part.inspection.timings_ms)
     return {
         "parts": len(parts),
         **per_detector["both"],
