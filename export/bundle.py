@@ -26,20 +26,27 @@ from ..runtime.infer.bundle import MANIFEST, SCHEMA, CompiledRecipe, manifest_di
 def bundle_folder(out: str | Path) -> Iterator[Path]:
     """A temporary folder to fill; on leaving it becomes `out`, or disappears when an error passes through.
 
-    BundleError when `out` exists and is not a bundle, so that a mistyped path never deletes somebody's files.
+    BundleError when `out` exists and is not a bundle, so that a mistyped path never deletes somebody's files,
+    and when the disk refuses.
     """
     out = Path(out).absolute()
     if out.exists() and not (out / MANIFEST).is_file() and not _is_empty_folder(out):
         raise BundleError(f"{out} exists and is not a bundle; give a new folder, or remove this one")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+    temporary: Path | None = None
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
         yield temporary
         temporary.chmod(0o755)
         _sync_tree(temporary)
         _put_in_place(temporary, out)
+    except OSError as error:
+        raise BundleError(
+            f"{out} cannot be written ({error}); nothing is left of it, see to the disk"
+        ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_recipe(folder: Path, compiled: CompiledRecipe) -> None:

@@ -36,7 +36,7 @@ from .calibration_feeds import (
 )
 from .graphs import GraphFiles, graphs_from_checkpoint, shape_from_checkpoint
 from .heads import word_head_to_file
-from .int8 import Int8Result, int8_component
+from .int8 import Int8Result, LinearBytes, int8_component, linear_bytes_of_file
 from .manifest import copy_licences, manifest_entries
 from .prompt import tokenizer_from_checkpoint
 from .recipe_compile import (
@@ -180,7 +180,8 @@ def _quantised(
         )
         for one in tiles
     ]
-    return _report(results) | {
+    heads = {f"head_schema.{one.recipe.id}": recipe_graph(folder, one) for one in compiled}
+    return _report(results, heads) | {
         "answers_equal": sum(same for same, _ in equal),
         "answers_compared": sum(count for _, count in equal),
         "calibration_tiles": sum(len(one.patches) for one in tiles),
@@ -216,10 +217,11 @@ def _equal_answers(
     return same, count
 
 
-def _report(results: dict[str, Int8Result]) -> dict[str, Any]:
-    """The figures of every component, and the linears' bytes together."""
-    before = sum(result.bytes_before for result in results.values())
-    after = sum(result.bytes_after for result in results.values())
+def _report(results: dict[str, Int8Result], heads: dict[str, Path]) -> dict[str, Any]:
+    """The figures of every component, and the linears' bytes together; the schema heads stay float."""
+    sizes = [linear_bytes_of_file(path) for path in heads.values()]
+    sizes += [LinearBytes(result.bytes_before, result.bytes_after) for result in results.values()]
+    before, after = sum(size.float32 for size in sizes), sum(size.stored for size in sizes)
     modes = {
         name: {
             mode: sum(choice.mode == mode for choice in result.choices)
@@ -236,7 +238,8 @@ def _report(results: dict[str, Int8Result]) -> dict[str, Any]:
         },
         "linears": modes,
         "linears_float": [
-            f"{name}/{linear}" for name, result in results.items() for linear in result.linears_float
+            *(f"{name}/{linear}" for name, result in results.items() for linear in result.linears_float),
+            *(f"{name}/lm_head" for name in heads),
         ],
         "linear_bytes": {"float32": before, "stored": after, "ratio": after / before},
         "int8": {name: result.to_json() for name, result in results.items()},

@@ -176,12 +176,12 @@ def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
 def _toml_table(text: str, path: Path) -> dict[str, Any]:
     try:
         import tomllib
-    except ModuleNotFoundError:  # Python 3.10 has none; [export] brings tomli there
+    except ModuleNotFoundError:  # Python 3.10 has none; tomli is installed there
         try:
             import tomli as tomllib  # type: ignore[no-redef,unused-ignore]
         except ModuleNotFoundError as error:
             raise RecipeError(
-                f"{path}: reading TOML on Python 3.10 needs tomli; pip install 'orinspect[export]'"
+                f"{path}: reading TOML on Python 3.10 needs tomli; pip install tomli"
             ) from error
     try:
         return tomllib.loads(text)

@@ -96,7 +96,7 @@ def test_a_full_disk_leaves_the_old_bundle_and_nothing_else(
             fill(folder, "new")
             monkeypatch.setattr(os, call, full)
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(BundleError, match=r"/b cannot be written .*No space"):
         broken()
     monkeypatch.undo()
     assert names(tmp_path) == ["b"]
@@ -120,6 +120,13 @@ def test_somebodys_folder_is_never_replaced(tmp_path: Path) -> None:
             pass
     assert names(tmp_path) == ["photos", "text"]
     assert (tmp_path / "photos" / "one.jpg").read_bytes() == b"x"
+
+
+def test_a_file_in_the_way_of_the_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(BundleError, match="cannot be written"), bundle_folder(tmp_path / "file" / "b"):
+        pass
+    assert names(tmp_path) == ["file"]
 
 
 def test_an_empty_folder_may_become_a_bundle(tmp_path: Path) -> None:
