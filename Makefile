@@ -15,6 +15,7 @@ ORACLE_VENV  ?= .venv-oracle
 DEEPPCB      ?= ../shared/data/deeppcb
 REFERENCE    := examples/reference
 RECIPE       := $(REFERENCE)/pcb-compare.toml
+EXPORT        = $(BIN)/orinspect export --recipe $(RECIPE)
 CALIBRATION  ?= scenes:pcb?seed=77
 
 .PHONY: demo test quick oracle lint bench wheel bundle bundle-deeppcb clean
@@ -54,18 +55,24 @@ $(ORACLE_VENV)/.stamp-torch: $(STAMP)
 	    exit 1; }
 	@touch $@
 
-bench: $(STAMP)
-	$(BIN)/orinspect bench bundle-deeppcb $(ARGS)
+# INT8 and float of the shipped checkpoint, in turns; other bundles: orinspect bench --help
+bench: bundle/manifest.json bundle-float/manifest.json
+	$(BIN)/orinspect bench bundle --against bundle-float $(ARGS)
 
 wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
+bundle/manifest.json: | $(STAMP)
+	$(EXPORT) $(REFERENCE)/reference -o bundle --calibration "$(CALIBRATION)"
+
+bundle-float/manifest.json: | $(STAMP)
+	$(EXPORT) $(REFERENCE)/reference -o bundle-float --calibration "$(CALIBRATION)" --precision float32
+
 bundle: $(STAMP)
-	$(BIN)/orinspect export $(REFERENCE)/reference --recipe $(RECIPE) --calibration "$(CALIBRATION)" -o bundle
+	$(EXPORT) $(REFERENCE)/reference -o $@ --calibration "$(CALIBRATION)"
 
 bundle-deeppcb: $(STAMP)
-	$(BIN)/orinspect export $(REFERENCE)/reference-deeppcb --recipe $(RECIPE) \
-	    --calibration "$(DEEPPCB)" -o bundle-deeppcb
+	$(EXPORT) $(REFERENCE)/reference-deeppcb -o $@ --calibration "$(DEEPPCB)"
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf bundle bundle-float build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
