@@ -1,4 +1,4 @@
-"""Reports of every kind, built by the code that the service uses; their golden payloads lie in tests/golden."""
+"""Reports of every kind, built by the code that the service uses; tests/golden has their payloads."""
 
 from __future__ import annotations
 

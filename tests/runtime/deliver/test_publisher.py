@@ -1,0 +1,258 @@
+"""Delivery against a scripted broker: every order of failure that loses or doubles a message elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orinspect.runtime.config import MqttConfig
+from orinspect.runtime.deliver.mqtt import RefusedError
+from orinspect.runtime.deliver.outbox import Outbox
+from orinspect.runtime.deliver.publisher import Publisher, StationState
+from orinspect.runtime.errors import ConfigError
+from orinspect.tests.scripted_broker import (
+    NOT_AUTHORISED,
+    UNKNOWN_PROTOCOL,
+    WAIT_S,
+    Connect,
+    Gone,
+    Publish,
+    ScriptedBroker,
+)
+
+FACTS = StationState("", None, None, "orin-07", "aoi-1", "boot")
+
+
+def _config(port: int, **changes: Any) -> MqttConfig:
+    quick = {"retry_least_s": 0.01, "retry_most_s": 0.05, "connect_timeout_s": 5.0}
+    return MqttConfig(host="127.0.0.1", root="plant/line", port=port, **{**quick, **changes})
+
+
+def _commit(outbox: Outbox, *numbers: int) -> None:
+    for number in numbers:
+        outbox.accept(f"r{number}", "boot", "cam", number, "{}")
+        outbox.commit(f"r{number}", json.dumps({"n": number}))
+
+
+@contextlib.contextmanager
+def _publishing(
+    outbox: Outbox, config: MqttConfig, on_failure: Callable[[], None] = lambda: None
+) -> Iterator[Publisher]:
+    publisher = Publisher(outbox, config, FACTS, on_failure=on_failure, random=lambda: 0.5)
+    publisher.start()
+    try:
+        yield publisher
+    finally:
+        publisher.close(0.0)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    with Outbox(tmp_path / "o.sqlite") as opened:
+        yield opened
+
+
+def _reports(broker: ScriptedBroker, count: int) -> list[int]:
+    found = (broker.next(Publish, "/result") for _ in range(count))
+    return [json.loads(event.payload)["n"] for event in found if isinstance(event, Publish)]
+
+
+def test_reports_go_out_in_order_and_are_marked_by_their_puback(outbox: Outbox) -> None:
+    _commit(outbox, 1, 2)
+    with ScriptedBroker() as broker, _publishing(outbox, _config(broker.port)) as publisher:
+        _commit(outbox, 3)
+        publisher.wake()
+        assert _reports(broker, 3) == [1, 2, 3]
+        assert publisher.close(WAIT_S) == 0
+        assert outbox.counts()["published"] == 3
+
+
+def test_everything_is_qos_1_and_only_the_state_is_retained(outbox: Outbox) -> None:
+    _commit(outbox, 1)
+    with ScriptedBroker() as broker, _publishing(outbox, _config(broker.port)) as publisher:
+        publisher.announce("running")
+        publisher.close(WAIT_S)
+        sent = [event for event in list(broker.events.queue) if isinstance(event, Publish)]
+        assert {event.qos for event in sent} == {1}
+        assert {event.topic for event in sent if event.retain} == {"plant/line/state"}
+        assert {event.topic for event in sent if not event.retain} == {"plant/line/result"}
+
+
+def test_the_will_is_the_state_offline_and_a_clean_end_says_goodbye(outbox: Outbox) -> None:
+    with ScriptedBroker() as broker, _publishing(outbox, _config(broker.port)) as publisher:
+        publisher.announce("ready")
+        connect = broker.next(Connect)
+        assert isinstance(connect, Connect)
+        assert (connect.will_topic, connect.will_retain, connect.will_qos) == ("plant/line/state", True, 1)
+        will = json.loads(connect.will_payload)
+        assert (will["state"], will["reason"], will["since"]) == ("offline", "connection lost", None)
+        assert broker.next(Publish, "/state")
+        publisher.close(WAIT_S)
+        last = broker.next(Publish, "/state")
+        assert isinstance(last, Publish)
+        assert json.loads(last.payload)["reason"] == "stopped"
+        assert broker.next(Gone) == Gone(said_goodbye=True)
+
+
+def test_without_puback_the_row_stays_and_is_sent_again_over_the_next_connection(outbox: Outbox) -> None:
+    closes = iter([True])
+    with ScriptedBroker(
+        puback=lambda publish: "close" if publish.topic.endswith("result") and next(closes, False) else "ack"
+    ) as broker:
+        _commit(outbox, 1)
+        with _publishing(outbox, _config(broker.port)) as publisher:
+            assert _reports(broker, 2) == [1, 1]
+            assert publisher.close(WAIT_S) == 0
+            assert publisher.connections == 2
+
+
+def test_a_report_that_nobody_confirms_is_still_waiting_after_the_stop(outbox: Outbox) -> None:
+    with ScriptedBroker(
+        puback=lambda publish: "silence" if publish.topic.endswith("result") else "ack"
+    ) as broker:
+        _commit(outbox, 1)
+        with _publishing(outbox, _config(broker.port)) as publisher:
+            _reports(broker, 1)
+            assert publisher.close(0.2) == 1
+    assert [row.result_id for row in outbox.waiting(9)] == ["r1"]
+
+
+def test_no_more_than_inflight_are_on_the_way(outbox: Outbox) -> None:
+    gate = threading.Event()
+    _commit(outbox, *range(1, 8))
+    with ScriptedBroker(puback=lambda publish: "ack" if gate.is_set() else "silence") as broker:
+        with _publishing(outbox, _config(broker.port, inflight=3)):
+            assert _reports(broker, 3) == [1, 2, 3]
+            assert outbox.counts()["published"] == 0
+            assert not [e for e in list(broker.events.queue) if isinstance(e, Publish)]
+            gate.set()
+            broker.drop()  # the three are unconfirmed: they come again, then the rest
+            assert _reports(broker, 7) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_broken_connection_comes_back_with_the_last_state(outbox: Outbox) -> None:
+    with ScriptedBroker() as broker, _publishing(outbox, _config(broker.port)) as publisher:
+        for state in ("starting", "running"):
+            publisher.announce(state)
+            assert json.loads(broker.next(Publish, "/state").payload)["state"] == state  # type: ignore[union-attr]
+        broker.drop()
+        assert broker.next(Gone) == Gone(said_goodbye=False)
+        again = broker.next(Publish, "/state")
+        assert isinstance(again, Publish)
+        assert json.loads(again.payload)["state"] == "running"
+
+
+@pytest.mark.parametrize("protocol", ["auto", "5", "3.1.1"])
+def test_a_refusal_for_good_ends_it_and_names_the_reason(outbox: Outbox, protocol: str) -> None:
+    failed = threading.Event()
+    _commit(outbox, 1)
+    with ScriptedBroker(connack=lambda connect: NOT_AUTHORISED[connect.level]) as broker:
+        config = _config(broker.port, protocol=protocol)
+        with _publishing(outbox, config, failed.set) as publisher:
+            assert failed.wait(WAIT_S)
+            assert isinstance(publisher.failure, RefusedError)
+            message = str(publisher.failure)
+            assert f"127.0.0.1:{broker.port}" in message
+            assert "Not authorized" in message
+            assert "135" in message
+    assert outbox.counts()["committed"] == 1
+
+
+def test_a_refusal_after_it_worked_once_is_waited_out(outbox: Outbox) -> None:
+    answers = iter([0, 0x87, 0x87])
+    with ScriptedBroker(connack=lambda connect: next(answers, 0)) as broker:
+        with _publishing(outbox, _config(broker.port)) as publisher:
+            broker.next(Connect)
+            _commit(outbox, 1)
+            publisher.wake()
+            _reports(broker, 1)
+            broker.drop()
+            for _ in range(3):
+                broker.next(Connect)
+            _commit(outbox, 2)
+            publisher.wake()
+            while _reports(broker, 1) != [2]:  # the first comes again when its PUBACK was cut off
+                pass
+            assert publisher.failure is None
+
+
+def test_a_busy_broker_is_asked_again(outbox: Outbox) -> None:
+    answers = iter([0x88, 0x89])  # server unavailable, server busy
+    _commit(outbox, 1)
+    with ScriptedBroker(connack=lambda connect: next(answers, 0)) as broker:
+        with _publishing(outbox, _config(broker.port, protocol="5")) as publisher:
+            assert _reports(broker, 1) == [1]
+            assert publisher.failure is None
+
+
+@pytest.mark.parametrize("refusal", ["says so", "closes", "is silent"])
+def test_a_broker_without_mqtt_5_gets_3_1_1(outbox: Outbox, refusal: str) -> None:
+    hold = threading.Event()
+
+    def connack(connect: Connect) -> int | None:
+        if connect.level == 4:
+            return 0
+        if refusal == "is silent":
+            hold.wait(WAIT_S)
+        return UNKNOWN_PROTOCOL[5] if refusal == "says so" else None
+
+    _commit(outbox, 1)
+    with ScriptedBroker(connack=connack) as broker:
+        with _publishing(outbox, _config(broker.port, connect_timeout_s=0.5)) as publisher:
+            assert [broker.next(Connect).level for _ in range(2)] == [5, 4]  # type: ignore[union-attr]
+            assert _reports(broker, 1) == [1]
+            broker.drop()
+            assert broker.next(Connect).level == 4  # type: ignore[union-attr]  # what worked is tried first
+            assert publisher.close(WAIT_S) == 0
+        hold.set()
+
+
+def test_a_negative_puback_is_not_a_delivery(outbox: Outbox) -> None:
+    answers = iter(["refuse"])
+    _commit(outbox, 1)
+    with ScriptedBroker(
+        puback=lambda publish: next(answers, "ack") if publish.topic.endswith("result") else "ack"  # type: ignore[arg-type,return-value]
+    ) as broker:
+        with _publishing(outbox, _config(broker.port)) as publisher:
+            assert _reports(broker, 2) == [1, 1]
+            assert publisher.close(WAIT_S) == 0
+
+
+def test_nobody_listens_there(outbox: Outbox) -> None:
+    """The outbox exists for this: no failure, everything waits, and a stop is quick."""
+    with ScriptedBroker() as gone:
+        port = gone.port
+    _commit(outbox, 1)
+    with _publishing(outbox, _config(port)) as publisher:
+        assert publisher.close(0.3) == 1
+        assert publisher.failure is None
+        assert "Connection refused" in publisher.last_error
+
+
+def test_a_password_file_that_is_missing_ends_it(outbox: Outbox, tmp_path: Path) -> None:
+    failed = threading.Event()
+    with ScriptedBroker() as broker:
+        config = _config(broker.port, username="u", password_file=tmp_path / "none")
+        with _publishing(outbox, config, failed.set) as publisher:
+            assert failed.wait(WAIT_S)
+            assert isinstance(publisher.failure, ConfigError)
+            assert "password_file" in str(publisher.failure)
+
+
+def test_the_pause_between_attempts_doubles_up_to_its_most_with_jitter(outbox: Outbox) -> None:
+    draws = iter([0.0, 0.999, 0.0, 0.0])
+    publisher = Publisher(
+        outbox,
+        _config(1, retry_least_s=1.0, retry_most_s=10.0),
+        FACTS,
+        on_failure=lambda: None,
+        random=lambda: next(draws),
+    )
+    pauses = [publisher._delay_s(attempt) for attempt in (0, 0, 2, 50)]
+    assert pauses == [0.5, pytest.approx(1.0, abs=0.01), 2.0, 5.0]

@@ -1,0 +1,111 @@
+"""service.toml: what is read, and what is refused by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orinspect.runtime.config import load_config
+from orinspect.runtime.errors import ConfigError
+
+TEXT = """
+[device]
+device_id = "orin-07"
+station_id = "aoi-1"
+[camera]
+source = "scenes:pcb?seed=1"
+[inspection]
+bundle = "bundles/current"
+[mqtt]
+host = "broker"
+root = "enterprise/site/area/line/station"
+[outbox]
+path = "outbox.sqlite"
+"""
+
+
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "service.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_short_file_is_enough_and_paths_count_from_it(tmp_path: Path) -> None:
+    config = load_config(_file(tmp_path, TEXT))
+    assert config.inspection.bundle == tmp_path / "bundles" / "current"
+    assert config.outbox.path == tmp_path / "outbox.sqlite"
+    assert (config.mqtt.port, config.mqtt.protocol, config.camera.resume) == (1883, "auto", True)
+    assert config.name == "service.toml"
+    assert config.sha256 == hashlib.sha256(TEXT.encode()).hexdigest()
+
+
+def test_the_same_tables_as_json(tmp_path: Path) -> None:
+    tables = {
+        "device": {"device_id": "d", "station_id": "s"},
+        "camera": {"source": "folder:x"},
+        "inspection": {"bundle": "b", "threads": 4},
+        "mqtt": {"host": "h", "root": "a/b", "keepalive_s": 10},
+        "outbox": {"path": "o", "drain_timeout_s": 3},
+    }
+    path = tmp_path / "service.json"
+    path.write_text(json.dumps(tables), encoding="utf-8")
+    config = load_config(path)
+    assert (config.inspection.threads, config.outbox.drain_timeout_s) == (4, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "names"),
+    [
+        ("station_id", "station", ["[device]", "'station'", "device_id"]),
+        ('path = "outbox.sqlite"', "", ["[outbox]", "'path'", "missing"]),
+        ("[outbox]", "[outbocks]", ["'outbocks'", "outbox"]),
+        ('host = "broker"', "host = 7", ["mqtt.host", "7", "text"]),
+        ('host = "broker"', 'host = "b"\nport = "1883"', ["mqtt.port", "'1883'", "whole number"]),
+        ('host = "broker"', 'host = "b"\nport = true', ["mqtt.port", "True"]),
+        ('host = "broker"', 'host = "b"\nport = 70000', ["mqtt.port", "70000", "65535"]),
+        ('host = "broker"', 'host = "b"\nprotocol = "4"', ["mqtt.protocol", "'4'", "'3.1.1'"]),
+        ("line/station", "+/station", ["mqtt.root", "+"]),
+        ("enterprise/site", "/site", ["mqtt.root", "/site"]),
+        ('source = "scenes:pcb?seed=1"', 'source = "x:y"\nslots = 0', ["camera.slots", "0", "at least 1"]),
+        ('device_id = "orin-07"', 'device_id = " "', ["device.device_id"]),
+        ("[device]", 'sha256 = "x"\n[device]', ["'sha256'"]),
+        ("[device]", "[device", ["TOML"]),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, names: list[str]) -> None:
+    assert old in TEXT
+    path = _file(tmp_path, TEXT.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    for name in [str(path), *names]:
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"\xff{}", b"{"])
+def test_json_that_is_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "service.json"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"service\.json"):
+        load_config(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "service.toml")
+
+
+def test_every_number_is_refused_below_its_least(tmp_path: Path) -> None:
+    numbers: dict[str, dict[str, Any]] = {
+        "camera": {"view_index": -1, "view_count": 0, "timeout_s": 0.0},
+        "inspection": {"threads": 0},
+        "mqtt": {"keepalive_s": 0, "connect_timeout_s": 0.0, "retry_least_s": 0.0, "inflight": 0},
+        "outbox": {"keep": 0, "drain_timeout_s": -1.0},
+    }
+    for table, keys in numbers.items():
+        for key, value in keys.items():
+            with pytest.raises(ConfigError, match=f"{table}.{key} is"):
+                load_config(_file(tmp_path, TEXT.replace(f"[{table}]", f"[{table}]\n{key} = {value}")))
