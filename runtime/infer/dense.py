@@ -15,6 +15,13 @@ import numpy.typing as npt
 from .engine import FloatArray, check_finite
 from .tiles import Box, Tile
 
+CUT_PX = 4.0
+"""A side within this many tile pixels of a tile edge counts as cut there: neither head draws to the pixel."""
+
+
+HELD_SHARE = 0.6
+"""A cut box, or one of another level, that another box holds to this share is the same defect, seen worse."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -31,6 +38,7 @@ class Candidate:
     presence: float
     probabilities: tuple[float, ...]
     is_cut: bool = False
+    level: int = 1
 
     @property
     def type_index(self) -> int:
@@ -77,7 +85,7 @@ def dense_candidates(
             sure = float(presence[index, token])
             probabilities = tuple(sure * float(p) for p in types[index, token])
             cut = is_cut(box_in_tile, tile, tile_px, picture_wh)
-            votes.append(Candidate(box, index, sure, probabilities, cut))
+            votes.append(Candidate(box, index, sure, probabilities, cut, tile.level))
         candidates += thinned(votes, nms_iou)
     return candidates
 
@@ -96,10 +104,10 @@ def boxes_in_tile(distances: FloatArray, grid: int, cell_px: int) -> npt.NDArray
 def thinned(candidates: Sequence[Candidate], nms_iou: float) -> list[Candidate]:
     """Greedy non-maximum suppression across all types, best first.
 
-    A cut box gives way to a whole one, also to one that merely holds most of it: it is the same defect,
-    seen worse.
+    Whole boxes come before cut ones and fine levels before coarse ones, whatever their confidence: of two
+    views of one defect they are the better one.
     """
-    ordered = sorted(candidates, key=lambda c: (c.is_cut, -c.confidence, c.box_xyxy))
+    ordered = sorted(candidates, key=lambda c: (c.is_cut, c.level, -c.confidence, c.box_xyxy))
     kept: list[Candidate] = []
     for candidate in ordered:
         if not any(_same_defect(candidate, other, nms_iou) for other in kept):
@@ -134,7 +142,7 @@ def is_cut(box_in_tile: Box, tile: Tile, tile_px: int, picture_wh: tuple[int, in
     """Whether a box in tile pixels ends at a tile edge beyond which the picture goes on."""
     width, height = (side / tile.scale for side in picture_wh)
     x1, y1, x2, y2 = box_in_tile
-    near = 1.5  # a coordinate bin of 1.28 px beside the edge counts as the edge
+    near = CUT_PX
     return (
         (x1 <= near and tile.left > 0)
         or (y1 <= near and tile.top > 0)
@@ -144,8 +152,8 @@ def is_cut(box_in_tile: Box, tile: Tile, tile_px: int, picture_wh: tuple[int, in
 
 
 def _same_defect(worse: Candidate, better: Candidate, nms_iou: float) -> bool:
-    union, share = overlap(worse.box_xyxy, better.box_xyxy)
-    return union > nms_iou or (worse.is_cut and share > 0.6)
+    iou, share = overlap(worse.box_xyxy, better.box_xyxy)
+    return iou > nms_iou or (share > HELD_SHARE and (worse.is_cut or worse.level != better.level))
 
 
 def _box(row: npt.NDArray[np.float64]) -> Box:

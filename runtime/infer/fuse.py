@@ -17,8 +17,11 @@ from ..recipe import Thresholds
 from .dense import Candidate, overlap, thinned
 from .tiles import Box, Tile
 
-OWNED_SLACK_PX = 4.0
+DENSE_SLACK_PX = 4.0
 """Two tiles that share an edge of their owned regions may each see a box's centre just on the other side."""
+
+WORDS_SLACK_PX = 8.0
+"""Wider than for the dense head, whose centre chose the tile: the words put theirs a bin or two away."""
 
 COARSE_SHARE = 0.75
 """A coarse level answers for boxes longer than this share of what the level below it surely holds whole."""
@@ -52,10 +55,12 @@ def owned(
     tile_px: int,
     stride_px: int,
     finest: int,
+    slack_px: float,
     nms_iou: float,
 ) -> list[Candidate]:
-    """The candidates that their tiles answer for, each defect once, best first; `finest` is the recipe's
-    first level.
+    """The candidates that their tiles answer for, each defect once, best first.
+
+    `finest` is the recipe's first level; a centre may lie `slack_px` of the tile's level outside its region.
 
     A box that a tile of the finer level surely holds whole is none of a coarse tile's business.
     """
@@ -65,7 +70,7 @@ def owned(
         is_small = tile.level > finest and _longest(candidate.box_xyxy) < COARSE_SHARE * (
             (tile_px - stride_px) * tile.scale / 2
         )
-        if not is_small and _is_near_owned(candidate.box_xyxy, tile):
+        if not is_small and _is_near_owned(candidate.box_xyxy, tile, slack_px):
             kept.append(candidate)
     return thinned(kept, nms_iou)
 
@@ -147,10 +152,9 @@ def _matches(dense: Sequence[Candidate], words: Sequence[Candidate]) -> list[tup
     return pairs
 
 
-def _is_near_owned(box: Box, tile: Tile) -> bool:
+def _is_near_owned(box: Box, tile: Tile, slack: float) -> bool:
     x, y = ((box[0] + box[2]) / 2 / tile.scale, (box[1] + box[3]) / 2 / tile.scale)
     x1, y1, x2, y2 = tile.owned_xyxy
-    slack = OWNED_SLACK_PX
     return x1 - slack <= x < x2 + slack and y1 - slack <= y < y2 + slack
 
 

@@ -19,7 +19,15 @@ from .bundle import Bundle, CompiledRecipe
 from .decode import Decoded, Decoder
 from .dense import Candidate, dense_candidates
 from .engine import Engine, FloatArray, check_finite, engine_from_bundle
-from .fuse import CandidateDefect, defect_from_candidate, fused, owned, tiles_to_decode
+from .fuse import (
+    DENSE_SLACK_PX,
+    WORDS_SLACK_PX,
+    CandidateDefect,
+    defect_from_candidate,
+    fused,
+    owned,
+    tiles_to_decode,
+)
 from .patches import compare_patches
 from .tiles import TilePairs, tile_pairs
 from .words import Words, words_from_answers
@@ -226,7 +234,7 @@ class Inspector:
             picture_wh=picture_wh,
             nms_iou=self.recipe.thresholds.nms_iou,
         )
-        candidates = self._owned(candidates, pairs)
+        candidates = self._owned(candidates, pairs, DENSE_SLACK_PX)
         timings["dense"] = (self._clock() - started) * 1e3
         return candidates, 1
 
@@ -253,12 +261,12 @@ class Inspector:
             picture_wh=picture_wh,
             token_budget=self.recipe.token_budget,
         )
-        kept = self._owned(words.candidates, pairs)
+        kept = self._owned(words.candidates, pairs, WORDS_SLACK_PX)
         timings["prefill"] = decoded.prefill_ms
         timings["decode"] = (self._clock() - started) * 1e3 - decoded.prefill_ms
         return decoded, Words(tuple(kept), words.dropped, words.failures)
 
-    def _owned(self, candidates: Sequence[Candidate], pairs: TilePairs) -> list[Candidate]:
+    def _owned(self, candidates: Sequence[Candidate], pairs: TilePairs, slack_px: float) -> list[Candidate]:
         tiling = self.recipe.tiling
         return owned(
             candidates,
@@ -266,6 +274,7 @@ class Inspector:
             tile_px=tiling.tile_px,
             stride_px=tiling.stride_px,
             finest=min(tiling.levels),
+            slack_px=slack_px,
             nms_iou=self.recipe.thresholds.nms_iou,
         )
 

@@ -72,7 +72,7 @@ def words_from_answers(
                 continue
             probabilities = tuple(confidence if name == known else 0.0 for known in types)
             cut = is_cut(in_tile, tile, tile_px, picture_wh)
-            candidates.append(Candidate(box, index, presence, probabilities, cut))
+            candidates.append(Candidate(box, index, presence, probabilities, cut, tile.level))
     return Words(tuple(candidates), tuple(dropped), tuple(failures))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -120,7 +122,7 @@ def test_boxes_end_at_the_picture() -> None:
     [
         ((1.0, 50.0, 40.0, 90.0), FINE, True),  # left edge of the tile, the picture goes on
         ((50.0, 50.0, 128.0, 90.0), FINE, True),
-        ((2.0, 2.0, 126.0, 126.0), FINE, False),
+        ((5.0, 5.0, 123.0, 123.0), FINE, False),
         ((0.0, 0.0, 40.0, 40.0), COARSE, False),  # the picture's own corner
         ((90.0, 90.0, 128.0, 110.0), COARSE, True),
         ((90.0, 90.0, 128.0, 128.0), Tile(1, 1.0, 512, 512, (544, 544, 640, 640)), False),
@@ -149,3 +151,11 @@ def test_a_cut_box_gives_way_to_a_whole_one_however_sure_it_is() -> None:
     whole, cut = candidate((0, 0, 100, 40), 0.6), candidate((0, 0, 30, 40), 0.95, cut=True)
     assert thinned([cut, whole], 0.3) == [whole]
     assert thinned([cut], 0.3) == [cut]
+
+
+def test_a_fine_box_comes_before_a_coarse_one_that_holds_it_or_lies_in_it() -> None:
+    fine = candidate((0, 0, 60, 60), 0.5)
+    coarse = dataclasses.replace(candidate((4, 4, 56, 20), 0.9), level=2)
+    assert thinned([coarse, fine], 0.3) == [fine]
+    apart = dataclasses.replace(coarse, box_xyxy=(50, 50, 130, 90))
+    assert thinned([apart, fine], 0.3) == [apart, fine]

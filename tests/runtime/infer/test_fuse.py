@@ -38,7 +38,7 @@ def seen_by(box: Box, tiles: tuple[Tile, ...] = GRID) -> list[int]:
 
 
 def kept(candidates: list[Candidate]) -> list[Candidate]:
-    return owned(candidates, GRID, tile_px=128, stride_px=64, finest=1, nms_iou=0.3)
+    return owned(candidates, GRID, tile_px=128, stride_px=64, finest=1, slack_px=4.0, nms_iou=0.3)
 
 
 @pytest.mark.parametrize("x", [20.0, 95.9, 96.0, 300.0, 621.0])

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+
 from orinspect.runtime.errors import BundleError
 from orinspect.runtime.infer.guide import (
     Guide,
