@@ -43,7 +43,7 @@ def seen(boxes: Boxes, tile: Tile, draw: np.random.Generator, noise_px: float) -
     longest = (moved[:, 2:4] - moved[:, :2]).max(1)
     moved = moved[(np.minimum(x, y) > 2) & (np.maximum(x, y) < TILE_PX - 2) & (longest >= SMALLEST_PX)]
     moved[:, :4] = np.clip(moved[:, :4], 0, TILE_PX) + draw.normal(size=(len(moved), 4)) * noise_px
-    return moved
+    return np.asarray(moved)
 
 
 def dense_of(views: list[Boxes]) -> dict[str, npt.NDArray[np.float32]]:
