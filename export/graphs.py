@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.errors import CheckpointError
 from ..runtime.infer.shape import ModelShape
 from .decoder import PREFIX, decoder_to_file
 from .heads import attributes_to_file, dense_types_from_weights, word_head_to_file
@@ -84,14 +83,8 @@ def graphs_from_checkpoint(
 def shape_from_checkpoint(
     folder: Path | str, *, tile_px: int = 128, grid_hw: tuple[int, int] | None = None
 ) -> ModelShape:
-    """Sizes of a checkpoint for square tiles of `tile_px`, or for `grid_hw` patches."""
-    if grid_hw is not None:
-        return shape_from_folder(Path(folder), grid_hw=grid_hw)
-    shape = shape_from_folder(Path(folder), grid_hw=(2, 2))
-    if tile_px <= 0 or tile_px % shape.token_px:
-        raise CheckpointError(f"a tile of {tile_px} px does not divide into tokens of {shape.token_px} px")
-    side = tile_px // shape.patch_px
-    return shape_from_folder(Path(folder), grid_hw=(side, side))
+    """Sizes for square tiles of `tile_px`, or for `grid_hw` patches; reads config.json only."""
+    return shape_from_folder(Path(folder), tile_px=tile_px, grid_hw=grid_hw)
 
 
 def embeddings_to_file(path: Path, weights: Weights, shape: ModelShape, number_type: str = "float32") -> None:
@@ -100,11 +93,15 @@ def embeddings_to_file(path: Path, weights: Weights, shape: ModelShape, number_t
         raise ValueError(f"embeddings are float32 or float16; got {number_type}")
     partial = path.with_name(path.name + ".partial")
     try:
-        table = np.lib.format.open_memmap(partial, "w+", np.dtype(number_type), (shape.vocab, shape.hidden))
-        for start in range(0, shape.vocab, _ROWS_AT_ONCE):
-            ids = np.arange(start, min(start + _ROWS_AT_ONCE, shape.vocab))
-            table[ids] = weights.rows(f"{PREFIX}embed_tokens.weight", (shape.vocab, shape.hidden), ids)
-        table.flush()
+        size = (shape.vocab, shape.hidden)
+        with partial.open("wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": np.dtype(number_type).str, "fortran_order": False, "shape": size}
+            )
+            for start in range(0, shape.vocab, _ROWS_AT_ONCE):
+                ids = np.arange(start, min(start + _ROWS_AT_ONCE, shape.vocab))
+                rows = weights.rows(f"{PREFIX}embed_tokens.weight", size, ids)
+                file.write(rows.astype(number_type).tobytes())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

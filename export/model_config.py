@@ -31,8 +31,10 @@ _VISION_DEFAULTS: dict[str, Any] = {
 _VISION_ROPE_THETA = 10000.0
 
 
-def shape_from_folder(folder: Path, *, grid_hw: tuple[int, int]) -> ModelShape:
-    """Sizes of the checkpoint in `folder`, for pictures of `grid_hw` patches.
+def shape_from_folder(
+    folder: Path, *, tile_px: int = 128, grid_hw: tuple[int, int] | None = None
+) -> ModelShape:
+    """Sizes of the checkpoint in `folder`, for square tiles of `tile_px` or pictures of `grid_hw` patches.
 
     CheckpointError: another architecture, mixture of experts, quantised weights, a rope that is not
     interleaved M-RoPE, sizes that do not fit each other, or a grid that cannot be merged.
@@ -66,7 +68,7 @@ def shape_from_folder(folder: Path, *, grid_hw: tuple[int, int]) -> ModelShape:
         merge=_size(vision, "vision_config", "spatial_merge_size"),
         position_side=round(_size(vision, "vision_config", "num_position_embeddings") ** 0.5),
         deepstack=tuple(int(index) for index in vision.get("deepstack_visual_indexes") or ()),
-        grid_hw=grid_hw,
+        grid_hw=grid_hw or _square_grid(vision, tile_px),
         image_token_id=_size(document, "config.json", "image_token_id", least=0),
         vision_start_token_id=_size(document, "config.json", "vision_start_token_id", least=0),
         vision_end_token_id=_size(document, "config.json", "vision_end_token_id", least=0),
@@ -108,6 +110,14 @@ def _size(section: Mapping[str, Any], where: str, key: str, *, least: int = 1) -
             f"config.json: {where}.{key} must be a whole number, {least} or more; found {value!r}"
         )
     return value
+
+
+def _square_grid(vision: Mapping[str, Any], tile_px: int) -> tuple[int, int]:
+    patch_px = _size(vision, "vision_config", "patch_size")
+    token_px = patch_px * _size(vision, "vision_config", "spatial_merge_size")
+    if tile_px <= 0 or tile_px % token_px:
+        raise CheckpointError(f"a tile of {tile_px} px does not divide into tokens of {token_px} px")
+    return tile_px // patch_px, tile_px // patch_px
 
 
 def _text_rope(text: Mapping[str, Any]) -> tuple[float, tuple[int, int, int]]:

@@ -6,6 +6,7 @@ one grid stack on the batch axis; the position table and the axial rope of that 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +24,20 @@ def vision_to_file(path: Path, weights: Weights, shape: ModelShape) -> None:
     """Write the encoder: patches [B, N, features] -> image_tokens [B, T, H], deepstack [B, D, T, H]."""
     with graph_to_file(path, weight_bytes=weights.float32_bytes(PREFIX)) as graph:
         patches = graph.input("patches", ["batch", shape.patches, shape.patch_features])
+        encoder = _Encoder(graph, weights, shape, *_rope_constants(graph, shape))
         hidden = _embedded(graph, patches, weights, shape)
-        cos, signed_sin = _rope_constants(graph, shape)
         features: dict[int, str] = {}
         for block in range(shape.vision_depth):
-            hidden = _block(graph, hidden, block, weights, shape, cos, signed_sin)
+            hidden = _block(encoder, hidden, block)
             if block in shape.deepstack:
-                features[block] = _merger(graph, hidden, shape.deepstack.index(block), weights, shape)
+                features[block] = _merger(encoder, hidden, shape.deepstack.index(block))
         # transformers hands features on in block order, whatever the order of the list.
         stacked = [
             graph.node("Unsqueeze", [features[block], graph.integers(1)], f"deepstack.stacked.{block}")
             for block in sorted(features)
         ]
         graph.output(
-            _merger(graph, hidden, None, weights, shape),
+            _merger(encoder, hidden, None),
             "image_tokens",
             ["batch", shape.tokens, shape.hidden],
         )
@@ -104,96 +105,75 @@ def _rope_constants(graph: OnnxGraph, shape: ModelShape) -> tuple[str, str]:
     return graph.initialiser("rope.cos", cos), graph.initialiser("rope.signed_sin", signed_sin)
 
 
-def _block(
-    graph: OnnxGraph, hidden: str, block: int, weights: Weights, shape: ModelShape, cos: str, signed_sin: str
-) -> str:
-    """One pre-norm encoder block."""
-    name, source, width = f"blocks.{block}", f"{PREFIX}blocks.{block}.", shape.vision_hidden
+@dataclass(frozen=True)
+class _Encoder:
+    """The encoder being written; `name` is ours, `source` the checkpoint's."""
 
-    def norm(value: str, which: str) -> str:
-        return layer_norm(
-            graph,
-            value,
-            f"{name}.{which}",
-            weights.read(f"{source}{which}.weight", (width,)),
-            weights.read(f"{source}{which}.bias", (width,)),
-            _EPSILON,
-        )
+    graph: OnnxGraph
+    weights: Weights
+    shape: ModelShape
+    cos: str  # [N, head_dim]
+    signed_sin: str  # [N, head_dim]
 
-    def projected(value: str, ours: str, theirs: str, outputs: int, inputs: int) -> str:
+    def linear(self, value: str, name: str, source: str, outputs: int, inputs: int) -> str:
+        weight = self.weights.read(f"{PREFIX}{source}.weight", (outputs, inputs))
         return linear(
-            graph,
-            value,
-            f"{name}.{ours}",
-            weights.read(f"{source}{theirs}.weight", (outputs, inputs)),
-            weights.read(f"{source}{theirs}.bias", (outputs,)),
+            self.graph, value, name, weight, self.weights.read(f"{PREFIX}{source}.bias", (outputs,))
         )
 
-    qkv = projected(norm(hidden, "norm1"), "attn.qkv", "attn.qkv", 3 * width, width)
-    mixed = _attention(graph, qkv, f"{name}.attn", shape, cos, signed_sin)
-    hidden = graph.node(
-        "Add", [hidden, projected(mixed, "attn.proj", "attn.proj", width, width)], f"{name}.attn.residual"
-    )
-    inner = projected(norm(hidden, "norm2"), "mlp.fc1", "mlp.linear_fc1", shape.vision_intermediate, width)
-    active = gelu_tanh(graph, inner, f"{name}.mlp.act")
-    return graph.node(
-        "Add",
-        [hidden, projected(active, "mlp.fc2", "mlp.linear_fc2", width, shape.vision_intermediate)],
-        f"{name}.mlp.residual",
-    )
+    def norm(self, value: str, name: str, source: str, width: int) -> str:
+        weight, bias = (
+            self.weights.read(f"{PREFIX}{source}.{part}", (width,)) for part in ("weight", "bias")
+        )
+        return layer_norm(self.graph, value, name, weight, bias, _EPSILON)
 
 
-def _attention(graph: OnnxGraph, qkv: str, name: str, shape: ModelShape, cos: str, signed_sin: str) -> str:
+def _block(encoder: _Encoder, hidden: str, index: int) -> str:
+    """One pre-norm encoder block, [B, N, width] -> [B, N, width]."""
+    graph, name, width = encoder.graph, f"blocks.{index}", encoder.shape.vision_hidden
+    inner = encoder.shape.vision_intermediate
+    normed = encoder.norm(hidden, f"{name}.norm1", f"{name}.norm1", width)
+    qkv = encoder.linear(normed, f"{name}.attn.qkv", f"{name}.attn.qkv", 3 * width, width)
+    mixed = _attention(encoder, qkv, f"{name}.attn")
+    projected = encoder.linear(mixed, f"{name}.attn.proj", f"{name}.attn.proj", width, width)
+    hidden = graph.node("Add", [hidden, projected], f"{name}.attn.residual")
+    normed = encoder.norm(hidden, f"{name}.norm2", f"{name}.norm2", width)
+    wide = encoder.linear(normed, f"{name}.mlp.fc1", f"{name}.mlp.linear_fc1", inner, width)
+    active = gelu_tanh(graph, wide, f"{name}.mlp.act")
+    narrow = encoder.linear(active, f"{name}.mlp.fc2", f"{name}.mlp.linear_fc2", width, inner)
+    return graph.node("Add", [hidden, narrow], f"{name}.mlp.residual")
+
+
+def _attention(encoder: _Encoder, qkv: str, name: str) -> str:
     """Full attention within a picture: [B, N, 3 * width] -> [B, N, width]."""
+    graph, shape = encoder.graph, encoder.shape
     heads = shape.vision_heads
     head_dim = shape.vision_hidden // heads
     split = graph.reshape(qkv, f"{name}.heads", 0, 0, 3 * heads, head_dim)
     rows = graph.node("Transpose", [split], f"{name}.rows", perm=[0, 2, 1, 3])  # [B, 3 heads, N, hd]
     query, key, value = graph.nodes("Split", [rows], f"{name}.parts", 3, axis=1)
-    query = rotate(graph, query, f"{name}.query", cos, signed_sin)
-    key = rotate(graph, key, f"{name}.key", cos, signed_sin)
+    query = rotate(graph, query, f"{name}.query", encoder.cos, encoder.signed_sin)
+    key = rotate(graph, key, f"{name}.key", encoder.cos, encoder.signed_sin)
     turned = graph.node("Transpose", [key], f"{name}.key.turned", perm=[0, 1, 3, 2])
     scores = graph.node("MatMul", [query, turned], f"{name}.scores")
     scaled = graph.node("Mul", [scores, graph.scalar(head_dim**-0.5)], f"{name}.scaled")
-    mixed = graph.node(
-        "MatMul", [graph.node("Softmax", [scaled], f"{name}.softmax", axis=-1), value], f"{name}.mixed"
-    )
+    weights = graph.node("Softmax", [scaled], f"{name}.softmax", axis=-1)
+    mixed = graph.node("MatMul", [weights, value], f"{name}.mixed")
     joined = graph.node("Transpose", [mixed], f"{name}.joined", perm=[0, 2, 1, 3])
     return graph.reshape(joined, f"{name}.flat", 0, 0, shape.vision_hidden)
 
 
-def _merger(graph: OnnxGraph, hidden: str, tap: int | None, weights: Weights, shape: ModelShape) -> str:
-    """Merge blocks of patches into tokens; a DeepStack merger (tap >= 0) normalises after the shuffle."""
+def _merger(encoder: _Encoder, hidden: str, tap: int | None) -> str:
+    """Patches to tokens, [B, N, width] -> [B, T, H]; a DeepStack merger normalises after the shuffle."""
+    graph, shape = encoder.graph, encoder.shape
     name = "merger" if tap is None else f"deepstack.{tap}"
-    source = f"{PREFIX}merger." if tap is None else f"{PREFIX}deepstack_merger_list.{tap}."
+    source = "merger" if tap is None else f"deepstack_merger_list.{tap}"
     wide = shape.vision_hidden * shape.merge**2
-    width = shape.vision_hidden if tap is None else wide
-
-    def norm(value: str) -> str:
-        return layer_norm(
-            graph,
-            value,
-            f"{name}.norm",
-            weights.read(f"{source}norm.weight", (width,)),
-            weights.read(f"{source}norm.bias", (width,)),
-            _EPSILON,
-        )
-
-    def merged(value: str) -> str:
-        return graph.reshape(value, f"{name}.merged", 0, shape.tokens, wide)
-
-    tokens = merged(norm(hidden)) if tap is None else norm(merged(hidden))
-    inner = linear(
-        graph,
-        tokens,
-        f"{name}.fc1",
-        weights.read(f"{source}linear_fc1.weight", (wide, wide)),
-        weights.read(f"{source}linear_fc1.bias", (wide,)),
-    )
-    return linear(
-        graph,
-        gelu_exact(graph, inner, f"{name}.act"),
-        f"{name}.fc2",
-        weights.read(f"{source}linear_fc2.weight", (shape.hidden, wide)),
-        weights.read(f"{source}linear_fc2.bias", (shape.hidden,)),
-    )
+    if tap is None:
+        hidden = encoder.norm(hidden, f"{name}.norm", f"{source}.norm", shape.vision_hidden)
+    tokens = graph.reshape(hidden, f"{name}.merged", 0, shape.tokens, wide)
+    if tap is not None:
+        tokens = encoder.norm(tokens, f"{name}.norm", f"{source}.norm", wide)
+    inner = encoder.linear(tokens, f"{name}.fc1", f"{source}.linear_fc1", wide, wide)
+    active = gelu_exact(graph, inner, f"{name}.act")
+    return encoder.linear(active, f"{name}.fc2", f"{source}.linear_fc2", shape.hidden, wide)
