@@ -82,19 +82,24 @@ def tile_pairs(
     gate_difference: int,
     gate_pixels: int,
 ) -> TilePairs:
-    """Registers, tiles and gates a pair of [H, W] uint8 grey pictures of one size."""
+    """Registers, tiles and gates a pair of [H, W] uint8 grey pictures of one size.
+
+    `gate_difference` is in grey levels of a picture of full contrast (0-255) and shrinks with the part's own contrast.
+    """
     height, width = part.shape
     dx, dy = shift_between(template, part, max_shift_px)
     if dx or dy:
         template = _shifted(template, dx, dy)
     levels_of = {level: (_scaled(template, level), _scaled(part, level)) for level in levels}
     tiles = tile_grid(width, height, tile_px, stride_px, levels)
+    dark, light = np.percentile(part[::4, ::4], (2, 98))
+    threshold = max(gate_difference * float(light - dark) / 255.0, 8.0)
     kept, template_tiles, part_tiles = [], [], []
     for tile in tiles:
         level_template, level_part = levels_of[tile.level]
         part_tile = window_at(level_part, tile.left, tile.top, tile_px)
         fitted = template_tile(level_template, part_tile, tile.left, tile.top, tile_shift_px)
-        if differs(fitted, part_tile, gate_difference, gate_pixels):
+        if differs(fitted, part_tile, threshold, gate_pixels):
             kept.append(tile)
             template_tiles.append(fitted)
             part_tiles.append(part_tile)
@@ -107,7 +112,7 @@ def tile_pairs(
     )
 
 
-def differs(template: ByteArray, part: ByteArray, difference: int, pixels: int) -> bool:
+def differs(template: ByteArray, part: ByteArray, difference: float, pixels: int) -> bool:
     """The gate: whether at least `pixels` pixels of the 3x3-smoothed pair differ by more than `difference` grey levels.
 
     Smoothing first keeps edges that are ragged by less than a pixel from opening the gate.
