@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from orinspect.calibration.choice import LinearChoice, Mode
+from orinspect.calibration.choice import Limits, LinearChoice, Mode
 from orinspect.calibration.sessions import Session, kernel_counts
 from orinspect.export.int8 import (
     ZERO_POINT,
@@ -241,3 +241,23 @@ def test_large_graphs_keep_their_weights_in_a_file_beside_them(
     assert names == ["float.onnx", "int8.onnx", "int8.onnx.data", "small.onnx"]
     weights = 4 * 64 * 64 + 2 * 64 * 256
     assert (tmp_path / "int8.onnx").stat().st_size < weights < (tmp_path / "int8.onnx.data").stat().st_size
+
+
+def test_spiked_rows_make_component_choose_per_row_and_it_pays(tmp_path: Path) -> None:
+    path, given = saved(attention_graph(), tmp_path), feeds(4, 64)
+    for feed in given:
+        feed["x"][:, [3, 20]] *= 300
+    others = np.ones(32, bool)
+    others[[3, 20]] = False
+
+    def error_of_the_others(out: Path, limits: Limits) -> float:
+        result = int8_component(path, given, out, limits=limits, threads=1)
+        modes.append({choice.mode for choice in result.choices})
+        exact, measured = (_run(graph, given[1]["x"])[:, others] for graph in (path, out))
+        return float(np.linalg.norm(measured - exact) / np.linalg.norm(exact))
+
+    modes: list[set[str]] = []
+    chosen = error_of_the_others(tmp_path / "chosen.onnx", Limits())
+    forced = error_of_the_others(tmp_path / "static.onnx", Limits(1e9, 1e9, 1e9, 1e9))
+    assert "per_row" in modes[0] and "float" not in modes[0]
+    assert chosen < forced / 10
