@@ -1,0 +1,37 @@
+"""What a person sees of an export: bars that end full, and every figure of the report in the table."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+pytest.importorskip("rich")
+pytest.importorskip("onnx")
+
+from orinspect.export.screen import ExportScreen, accuracy_table
+from rich.console import Console
+
+REPORT = {
+    "accuracy": {"vision": {"cosine": 0.99958, "max_abs_error": 0.2445}},
+    "linears": {"vision": {"static": 29, "per_row": 2, "float": 7}},
+}
+
+
+def test_every_step_has_a_bar_that_ends_full() -> None:
+    text = io.StringIO()
+    with ExportScreen(Console(file=text, width=100, force_terminal=True)) as screen:
+        for done in range(4):
+            screen.step("vision: ranges", done, 3)
+        screen.step("bundle", 0, 1)
+        screen.step("bundle", 1, 1)
+    assert "vision: ranges" in text.getvalue()
+    assert "3/3" in text.getvalue()
+    assert "1/1" in text.getvalue()
+
+
+def test_the_table_holds_the_figures_of_the_report() -> None:
+    text = io.StringIO()
+    Console(file=text, width=100).print(accuracy_table(REPORT))
+    row = next(line for line in text.getvalue().splitlines() if "vision" in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["vision", "0.99958", "0.2445", "29", "2", "7"]
