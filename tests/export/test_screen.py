@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("onnx")
 
-from orinspect.export.screen import ExportScreen, accuracy_table
 from rich.console import Console
+
+from orinspect.export.screen import ExportScreen, accuracy_table
 
 REPORT = {
     "accuracy": {"vision": {"cosine": 0.99958, "max_abs_error": 0.2445}},
@@ -34,4 +35,5 @@ def test_the_table_holds_the_figures_of_the_report() -> None:
     text = io.StringIO()
     Console(file=text, width=100).print(accuracy_table(REPORT))
     row = next(line for line in text.getvalue().splitlines() if "vision" in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")] == ["vision", "0.99958", "0.2445", "29", "2", "7"]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["vision", "0.99958", "0.2445", "29", "2", "7"]
