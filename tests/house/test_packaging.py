@@ -35,7 +35,7 @@ IMPORT_SERVICE = """
 import json, sys
 before = set(sys.modules)
 import orinspect.runtime.service
-loaded = {name.split(".")[0] for name in set(sys.modules) - before}
+loaded = {name.split(".")[0] for name in set(sys.modules) - before - {"__mp_main__"}}
 print(json.dumps(sorted(loaded - sys.stdlib_module_names)))
 """
 
