@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from orinspect.runtime.errors import RecipeError
 from orinspect.runtime.recipe import Recipe, load_recipe
 
