@@ -1,4 +1,4 @@
-"""A real broker for a test (mosquitto where it is installed, else the embedded one) and a listening client."""
+"""A real broker for a test (mosquitto where installed, else the embedded one) and a listening client."""
 
 from __future__ import annotations
 

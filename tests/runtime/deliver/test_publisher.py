@@ -20,6 +20,7 @@ from orinspect.tests.scripted_broker import (
     NOT_AUTHORISED,
     UNKNOWN_PROTOCOL,
     WAIT_S,
+    Answer,
     Connect,
     Gone,
     Publish,
@@ -126,14 +127,16 @@ def test_a_report_that_nobody_confirms_is_still_waiting_after_the_stop(outbox: O
 def test_no_more_than_inflight_are_on_the_way(outbox: Outbox) -> None:
     gate = threading.Event()
     _commit(outbox, *range(1, 8))
-    with ScriptedBroker(puback=lambda publish: "ack" if gate.is_set() else "silence") as broker:
-        with _publishing(outbox, _config(broker.port, inflight=3)):
-            assert _reports(broker, 3) == [1, 2, 3]
-            assert outbox.counts()["published"] == 0
-            assert not [e for e in list(broker.events.queue) if isinstance(e, Publish)]
-            gate.set()
-            broker.drop()  # the three are unconfirmed: they come again, then the rest
-            assert _reports(broker, 7) == [1, 2, 3, 4, 5, 6, 7]
+    with (
+        ScriptedBroker(puback=lambda publish: "ack" if gate.is_set() else "silence") as broker,
+        _publishing(outbox, _config(broker.port, inflight=3)),
+    ):
+        assert _reports(broker, 3) == [1, 2, 3]
+        assert outbox.counts()["published"] == 0
+        assert not [e for e in list(broker.events.queue) if isinstance(e, Publish)]
+        gate.set()
+        broker.drop()  # the three are unconfirmed: they come again, then the rest
+        assert _reports(broker, 7) == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_broken_connection_comes_back_with_the_last_state(outbox: Outbox) -> None:
@@ -166,29 +169,33 @@ def test_a_refusal_for_good_ends_it_and_names_the_reason(outbox: Outbox, protoco
 
 def test_a_refusal_after_it_worked_once_is_waited_out(outbox: Outbox) -> None:
     answers = iter([0, 0x87, 0x87])
-    with ScriptedBroker(connack=lambda connect: next(answers, 0)) as broker:
-        with _publishing(outbox, _config(broker.port)) as publisher:
+    with (
+        ScriptedBroker(connack=lambda connect: next(answers, 0)) as broker,
+        _publishing(outbox, _config(broker.port)) as publisher,
+    ):
+        broker.next(Connect)
+        _commit(outbox, 1)
+        publisher.wake()
+        _reports(broker, 1)
+        broker.drop()
+        for _ in range(3):
             broker.next(Connect)
-            _commit(outbox, 1)
-            publisher.wake()
-            _reports(broker, 1)
-            broker.drop()
-            for _ in range(3):
-                broker.next(Connect)
-            _commit(outbox, 2)
-            publisher.wake()
-            while _reports(broker, 1) != [2]:  # the first comes again when its PUBACK was cut off
-                pass
-            assert publisher.failure is None
+        _commit(outbox, 2)
+        publisher.wake()
+        while _reports(broker, 1) != [2]:  # the first comes again when its PUBACK was cut off
+            pass
+        assert publisher.failure is None
 
 
 def test_a_busy_broker_is_asked_again(outbox: Outbox) -> None:
     answers = iter([0x88, 0x89])  # server unavailable, server busy
     _commit(outbox, 1)
-    with ScriptedBroker(connack=lambda connect: next(answers, 0)) as broker:
-        with _publishing(outbox, _config(broker.port, protocol="5")) as publisher:
-            assert _reports(broker, 1) == [1]
-            assert publisher.failure is None
+    with (
+        ScriptedBroker(connack=lambda connect: next(answers, 0)) as broker,
+        _publishing(outbox, _config(broker.port, protocol="5")) as publisher,
+    ):
+        assert _reports(broker, 1) == [1]
+        assert publisher.failure is None
 
 
 @pytest.mark.parametrize("refusal", ["says so", "closes", "is silent"])
@@ -203,25 +210,29 @@ def test_a_broker_without_mqtt_5_gets_3_1_1(outbox: Outbox, refusal: str) -> Non
         return UNKNOWN_PROTOCOL[5] if refusal == "says so" else None
 
     _commit(outbox, 1)
-    with ScriptedBroker(connack=connack) as broker:
-        with _publishing(outbox, _config(broker.port, connect_timeout_s=0.5)) as publisher:
-            assert [broker.next(Connect).level for _ in range(2)] == [5, 4]  # type: ignore[union-attr]
-            assert _reports(broker, 1) == [1]
-            broker.drop()
-            assert broker.next(Connect).level == 4  # type: ignore[union-attr]  # what worked is tried first
-            assert publisher.close(WAIT_S) == 0
+    with (
+        ScriptedBroker(connack=connack) as broker,
+        _publishing(outbox, _config(broker.port, connect_timeout_s=0.5)) as publisher,
+    ):
+        assert [broker.next(Connect).level for _ in range(2)] == [5, 4]  # type: ignore[union-attr]
+        assert _reports(broker, 1) == [1]
+        broker.drop()
+        assert broker.next(Connect).level == 4  # type: ignore[union-attr]  # what worked is tried first
+        assert publisher.close(WAIT_S) == 0
         hold.set()
 
 
 def test_a_negative_puback_is_not_a_delivery(outbox: Outbox) -> None:
-    answers = iter(["refuse"])
+    answers: Iterator[Answer] = iter(["refuse"])
     _commit(outbox, 1)
-    with ScriptedBroker(
-        puback=lambda publish: next(answers, "ack") if publish.topic.endswith("result") else "ack"  # type: ignore[arg-type,return-value]
-    ) as broker:
-        with _publishing(outbox, _config(broker.port)) as publisher:
-            assert _reports(broker, 2) == [1, 1]
-            assert publisher.close(WAIT_S) == 0
+    with (
+        ScriptedBroker(
+            puback=lambda publish: next(answers, "ack") if publish.topic.endswith("result") else "ack"
+        ) as broker,
+        _publishing(outbox, _config(broker.port)) as publisher,
+    ):
+        assert _reports(broker, 2) == [1, 1]
+        assert publisher.close(WAIT_S) == 0
 
 
 def test_nobody_listens_there(outbox: Outbox) -> None:

@@ -1,0 +1,141 @@
+"""The camera in a child process: same frames, bounded memory, and every way that a child can end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pytest
+
+from orinspect.runtime.capture.frame import Camera, Frame, camera_from_source
+from orinspect.runtime.capture.process import ProcessCamera
+from orinspect.runtime.errors import CaptureError
+
+SOURCE = "scenes:pcb?seed=3&parts=5&size_px=160"
+
+
+class PlannedCamera:
+    """A camera for a test: `source` is a comma list of frame sizes, `stuck`, `fail` or `die`."""
+
+    def __init__(self, source: str) -> None:
+        self._plan = source.split(",")
+
+    def __enter__(self) -> PlannedCamera:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        pass
+
+    def frames(self) -> Iterator[Frame]:
+        for number, step in enumerate(self._plan, 1):
+            if step == "stuck":
+                signal.pause()
+            elif step == "fail":
+                raise RuntimeError("the driver is upset")
+            elif step == "die":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            else:
+                image = np.full((int(step), 8, 3), number, np.uint8)
+                yield Frame(image, None, number, 1.0, 1, "planned")
+
+
+def planned(source: str) -> Camera:
+    return PlannedCamera(source)
+
+
+def _segments() -> set[str]:
+    folder = Path("/dev/shm")
+    return {path.name for path in folder.glob("psm_*")} if folder.is_dir() else set()
+
+
+@pytest.fixture(autouse=True)
+def _no_shared_memory_is_left() -> Iterator[None]:
+    resource_tracker.ensure_running()
+    before = _segments()
+    yield
+    assert _segments() <= before
+
+
+def test_frames_cross_unchanged_and_the_truth_stays_behind() -> None:
+    with camera_from_source(SOURCE) as direct, ProcessCamera(SOURCE, camera_from_source, slots=2) as camera:
+        count = 0
+        for here, there in zip(direct.frames(), camera.frames(), strict=True):
+            np.testing.assert_array_equal(there.image, here.image)
+            assert here.template is not None
+            assert there.template is not None
+            np.testing.assert_array_equal(there.template, here.template)
+            assert (there.part_id, there.sequence, there.mm_per_px) == (
+                here.part_id,
+                here.sequence,
+                here.mm_per_px,
+            )
+            assert here.truth is not None
+            assert there.truth is None
+            count += 1
+        assert count == 5
+
+
+def test_a_frame_outlives_its_slot() -> None:
+    with ProcessCamera("4,5,6,7,8,9", planned, slots=1) as camera:
+        frames = list(camera.frames())
+    assert [int(frame.image[0, 0, 0]) for frame in frames] == [1, 2, 3, 4, 5, 6]
+
+
+def test_pictures_may_grow_and_shrink() -> None:
+    sizes = [4, 4000, 3, 8000, 8000, 1]
+    with ProcessCamera(",".join(map(str, sizes)), planned, slots=2) as camera:
+        frames = list(camera.frames())
+    assert [frame.image.shape[0] for frame in frames] == sizes
+    assert [set(np.unique(frame.image)) for frame in frames] == [{number} for number in range(1, 7)]
+
+
+def test_a_hanging_driver_is_an_error_and_the_child_is_gone_after_close() -> None:
+    camera = ProcessCamera("4,stuck", planned, timeout_s=3.0)
+    with camera, pytest.raises(CaptureError, match="no frame in 3 s"):
+        list(camera.frames())
+    camera.close()  # twice is fine
+
+
+def test_a_driver_that_throws_is_one_sentence() -> None:
+    with ProcessCamera("4,fail", planned) as camera, pytest.raises(CaptureError, match="driver is upset"):
+        list(camera.frames())
+
+
+def test_a_child_that_dies_is_an_error_with_its_signal() -> None:
+    with (
+        ProcessCamera("4,die", planned) as camera,
+        pytest.raises(CaptureError, match=r"died \(exit code -11"),
+    ):
+        list(camera.frames())
+
+
+def test_an_error_of_the_camera_keeps_its_words() -> None:
+    with (
+        ProcessCamera("folder:nowhere", camera_from_source) as camera,
+        pytest.raises(CaptureError, match="not a folder"),
+    ):
+        list(camera.frames())
+
+
+def test_stop_ends_the_frames_of_an_endless_source() -> None:
+    with ProcessCamera("scenes:pcb?size_px=128", camera_from_source) as camera:
+        taken = 0
+        for _ in camera.frames():
+            taken += 1
+            camera.stop()
+        assert taken == 1
+
+
+def test_closing_with_frames_that_nobody_took_frees_their_memory() -> None:
+    with ProcessCamera("2000,3000,4000,5000", planned, slots=3) as camera:
+        next(iter(camera.frames()))

@@ -1,0 +1,280 @@
+"""The service as a process, with a real camera process, a real outbox and a real broker.
+
+The inspector waits for the test's word, so that every kill and every signal comes at a known moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import jsonschema
+import paho.mqtt.client as paho
+import pytest
+
+from orinspect.runtime.deliver.outbox import Outbox
+from orinspect.runtime.service import EXIT_ENGINE, inspect_pictures
+from orinspect.tests.brokers import WAIT_S, listener, real_broker
+from orinspect.tests.report_cases import SCHEMA
+from orinspect.tests.scripted_broker import NOT_AUTHORISED, Publish, ScriptedBroker
+
+ROOT = "plant/line"
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+Messages = queue.Queue[paho.MQTTMessage]
+
+
+class Line:
+    """One run of tests/line_child.py."""
+
+    def __init__(self, folder: Path, port: int, says: str = "pass", source: str = "", **mqtt: Any) -> None:
+        tables = {
+            "device": {"device_id": "d", "station_id": "s"},
+            "camera": {"source": source or "scenes:pcb?seed=3&parts=6&size_px=128"},
+            "inspection": {"bundle": "none"},
+            "mqtt": {
+                "host": "127.0.0.1",
+                "port": port,
+                "root": ROOT,
+                "protocol": "3.1.1",
+                "retry_least_s": 0.05,
+                "retry_most_s": 0.2,
+                **mqtt,
+            },
+            "outbox": {"path": "outbox.sqlite", "drain_timeout_s": 2.0},
+        }
+        config = folder / "service.json"
+        config.write_text(json.dumps(tables))
+        self.errors = folder / "errors.txt"
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "orinspect.tests.line_child", str(config), says],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._stdin: IO[str] = self.process.stdin
+        self._stdout: IO[str] = self.process.stdout
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(WAIT_S)
+        for pipe in (self._stdin, self._stdout):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    def inspecting(self) -> str:
+        """Wait until the next part is being inspected; its id."""
+        line = self._stdout.readline()
+        assert line.startswith("inspecting "), f"{line!r}; {self.errors.read_text()}"
+        return line.split()[1]
+
+    def go(self) -> None:
+        """Let the part under way finish."""
+        self._stdin.write("\n")
+        self._stdin.flush()
+
+    def finish(self) -> int:
+        """Let everything finish; the exit code."""
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.close()
+        self._stdout.read()
+        return self.process.wait(WAIT_S)
+
+
+@pytest.fixture
+def messages(tmp_path: Path) -> Iterator[tuple[int, Messages]]:
+    """A broker's port and everything that is published under the root."""
+    with real_broker(tmp_path) as port, listener(port, f"{ROOT}/#") as received:
+        yield port, received
+
+
+def _until(received: Messages, state: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """(reports, states) up to and including this state."""
+    reports: list[dict[str, Any]] = []
+    states: list[str] = []
+    while not states or states[-1] != state:
+        message = received.get(timeout=WAIT_S)
+        content = json.loads(message.payload)
+        if message.topic.endswith("/result"):
+            VALIDATOR.validate(content)
+            reports.append(content)
+        else:
+            states.append(content["state"])
+    return reports, states
+
+
+def _outbox(folder: Path) -> dict[str, int]:
+    with Outbox(folder / "outbox.sqlite") as outbox:
+        return outbox.counts()
+
+
+def test_a_source_that_ends_ends_the_service(tmp_path: Path, messages: tuple[int, Messages]) -> None:
+    port, received = messages
+    with Line(tmp_path, port, "reject") as line:
+        assert line.finish() == 0
+    reports, states = _until(received, "offline")
+    assert states == ["starting", "ready", "running", "stopping", "offline"]
+    assert [report["sequence"] for report in reports] == [1, 2, 3, 4, 5, 6]
+    assert {report["disposition"] for report in reports} == {"reject"}
+    assert len({report["result_id"] for report in reports}) == 6
+    assert _outbox(tmp_path) == {"accepted": 0, "committed": 0, "published": 6, "acknowledged": 0}
+
+
+def test_sigterm_finishes_the_part_under_way_and_says_offline(
+    tmp_path: Path, messages: tuple[int, Messages]
+) -> None:
+    port, received = messages
+    with Line(tmp_path, port) as line:
+        line.inspecting()
+        line.go()
+        second = line.inspecting()
+        line.process.send_signal(signal.SIGTERM)
+        line.go()
+        assert line.finish() == 0
+    reports, states = _until(received, "offline")
+    assert [report["part"]["part_id"] for report in reports][-1] == second
+    assert len(reports) == 2
+    assert states[-2:] == ["stopping", "offline"]
+    assert _outbox(tmp_path)["accepted"] == 0
+
+
+def test_kill_9_and_again_every_report_once_under_one_id(
+    tmp_path: Path, messages: tuple[int, Messages]
+) -> None:
+    port, received = messages
+    with Line(tmp_path, port) as line:
+        for _ in range(2):
+            line.inspecting()
+            line.go()
+        third = line.inspecting()
+        line.process.kill()
+        assert line.process.wait(WAIT_S) == -signal.SIGKILL
+    with Outbox(tmp_path / "outbox.sqlite") as outbox:
+        assert [json.loads(row.trigger)["part"]["part_id"] for row in outbox.abandoned()] == [third]
+        abandoned = outbox.abandoned()[0].result_id
+    with Line(tmp_path, port) as line:
+        assert line.finish() == 0
+    reports, states = _until(received, "stopping")
+    assert "offline" in states, "the last will"
+    by_id = {report["result_id"]: report for report in reports}
+    parts = [report["part"]["part_id"] for report in by_id.values()]
+    assert len(parts) == len(set(parts)) == 6, "none lost, none under two ids"
+    assert by_id[abandoned]["part"]["part_id"] == third
+    assert by_id[abandoned]["result_state"] == "aborted"
+    assert by_id[abandoned]["reason_code"] == "not_inspected.restart"
+    assert by_id[abandoned]["disposition"] == "review"
+    assert sum(report["result_state"] == "aborted" for report in by_id.values()) == 1
+    assert sorted(report["sequence"] for report in by_id.values()) == [1, 2, 3, 4, 5, 6]
+    assert _outbox(tmp_path) == {"accepted": 0, "committed": 0, "published": 6, "acknowledged": 0}
+
+
+def test_killed_again_and_again_it_still_loses_nothing(
+    tmp_path: Path, messages: tuple[int, Messages]
+) -> None:
+    port, received = messages
+    for _ in range(4):
+        with Line(tmp_path, port) as line:
+            line.inspecting()
+            line.process.kill()
+    with Line(tmp_path, port) as line:
+        assert line.finish() == 0
+    reports, _ = _until(received, "stopping")
+    by_part: dict[str, set[str]] = {}
+    for report in reports:
+        by_part.setdefault(report["part"]["part_id"], set()).add(report["result_id"])
+    assert len(by_part) == 6
+    assert all(len(ids) == 1 for ids in by_part.values())
+    assert _outbox(tmp_path)["published"] == 6
+
+
+def test_killed_between_publish_and_puback_the_report_comes_again_under_its_id(tmp_path: Path) -> None:
+    with ScriptedBroker(puback=lambda publish: "silence") as deaf, Line(tmp_path, deaf.port) as line:
+        line.inspecting()
+        line.go()
+        first = deaf.next(Publish, "/result")
+        line.process.kill()
+    with ScriptedBroker() as broker, Line(tmp_path, broker.port) as line:
+        again = broker.next(Publish, "/result")
+        assert isinstance(first, Publish)
+        assert isinstance(again, Publish)
+        assert again.payload == first.payload
+        assert line.finish() == 0
+
+
+def test_a_broker_that_refuses_is_exit_code_1_and_one_sentence(tmp_path: Path) -> None:
+    with (
+        ScriptedBroker(connack=lambda connect: NOT_AUTHORISED[connect.level]) as broker,
+        Line(tmp_path, broker.port) as line,
+    ):
+        assert line.finish() == 1
+        last = line.errors.read_text().splitlines()[-1]
+        assert last.startswith("orinspect: broker 127.0.0.1")
+        assert "Not authorized" in last
+    assert _outbox(tmp_path)["accepted"] == 0
+
+
+def test_without_a_broker_every_part_is_inspected_and_kept(tmp_path: Path) -> None:
+    with ScriptedBroker() as gone:
+        port = gone.port
+    with Line(tmp_path, port) as line:
+        assert line.finish() == 1
+        assert "6 reports are not delivered and stay in" in line.errors.read_text().splitlines()[-1]
+    assert _outbox(tmp_path)["committed"] == 6
+    with ScriptedBroker() as broker, Line(tmp_path, broker.port) as line:
+        assert line.finish() == 0
+    assert _outbox(tmp_path)["published"] == 6
+
+
+def test_a_failed_engine_is_reported_and_ends_the_process_with_its_code(
+    tmp_path: Path, messages: tuple[int, Messages]
+) -> None:
+    port, received = messages
+    with Line(tmp_path, port, "broken") as line:
+        assert line.finish() == EXIT_ENGINE
+    reports, states = _until(received, "offline")
+    assert "fault" in states
+    assert [(report["result_state"], report["reason_code"]) for report in reports] == [
+        ("failed", "failed.engine")
+    ]
+    assert reports[0]["disposition"] == "review"
+
+
+def test_a_camera_that_does_not_exist_is_a_fault_and_one_sentence(
+    tmp_path: Path, messages: tuple[int, Messages]
+) -> None:
+    port, received = messages
+    with Line(tmp_path, port, source="folder:nowhere") as line:
+        assert line.finish() == 1
+        assert "orinspect: camera.source is 'folder:nowhere'" in line.errors.read_text()
+    _, states = _until(received, "offline")
+    assert "fault" in states
+
+
+def test_one_picture_by_hand_gives_a_valid_report(tmp_path: Path) -> None:
+    import cv2
+
+    from orinspect.runtime.capture.scenes import pcb_scene
+    from orinspect.tests.small_bundle import write_small_bundle
+
+    bundle = write_small_bundle(tmp_path)
+    scene = pcb_scene(5, size_px=256)
+    cv2.imwrite(str(tmp_path / "part.png"), scene.image)
+    cv2.imwrite(str(tmp_path / "golden.png"), scene.template)
+    report = inspect_pictures(bundle.path, tmp_path / "part.png", template=tmp_path / "golden.png", threads=1)
+    table = json.loads(report.to_json())
+    VALIDATOR.validate(table)
+    assert (table["part"]["part_id"], table["image"]["width"], table["is_simulated"]) == ("part", 256, False)
+    assert table["bundle"]["id"] == bundle.id
