@@ -61,7 +61,11 @@ def listener(port: int, topic: str) -> Iterator[queue.Queue[paho.MQTTMessage]]:
     messages: queue.Queue[paho.MQTTMessage] = queue.Queue()
     subscribed: queue.Queue[bool] = queue.Queue()
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
-    client.on_connect = lambda *_: client.subscribe(topic, qos=1)
+
+    def subscribe(*_: object) -> None:
+        client.subscribe(topic, qos=1)
+
+    client.on_connect = subscribe
     client.on_subscribe = lambda *_: subscribed.put(True)
     client.on_message = lambda _, __, message: messages.put(message)
     client.connect("127.0.0.1", port)

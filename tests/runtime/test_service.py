@@ -151,6 +151,7 @@ def test_sigterm_finishes_the_part_under_way_and_says_offline(
     assert _outbox(tmp_path)["accepted"] == 0
 
 
+@pytest.mark.slow
 def test_kill_9_and_again_every_report_once_under_one_id(
     tmp_path: Path, messages: tuple[int, Messages]
 ) -> None:
@@ -181,6 +182,7 @@ def test_kill_9_and_again_every_report_once_under_one_id(
     assert _outbox(tmp_path) == {"accepted": 0, "committed": 0, "published": 6, "acknowledged": 0}
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_still_loses_nothing(
     tmp_path: Path, messages: tuple[int, Messages]
 ) -> None:
@@ -200,6 +202,7 @@ def test_killed_again_and_again_it_still_loses_nothing(
     assert _outbox(tmp_path)["published"] == 6
 
 
+@pytest.mark.slow
 def test_killed_between_publish_and_puback_the_report_comes_again_under_its_id(tmp_path: Path) -> None:
     with ScriptedBroker(puback=lambda publish: "silence") as deaf, Line(tmp_path, deaf.port) as line:
         line.inspecting()
@@ -226,6 +229,7 @@ def test_a_broker_that_refuses_is_exit_code_1_and_one_sentence(tmp_path: Path) -
     assert _outbox(tmp_path)["accepted"] == 0
 
 
+@pytest.mark.slow
 def test_without_a_broker_every_part_is_inspected_and_kept(tmp_path: Path) -> None:
     with ScriptedBroker() as gone:
         port = gone.port

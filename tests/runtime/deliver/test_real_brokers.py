@@ -81,7 +81,10 @@ def test_the_mes_acknowledges_a_report(tmp_path: Path) -> None:
                 client.publish("a/b/ack", payload, qos=1)
             client.publish("a/b/ack-done", "", qos=1)
 
-        mes.on_connect = lambda *_: mes.subscribe("a/b/result", qos=1)
+        def subscribe(*_: object) -> None:
+            mes.subscribe("a/b/result", qos=1)
+
+        mes.on_connect = subscribe
         mes.on_message = acknowledge
         with listener(port, "a/b/ack-done") as done:
             publisher = Publisher(
