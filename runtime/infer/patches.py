@@ -1,8 +1,9 @@
 """Tiles to the patch rows that Qwen3-VL's vision encoder takes.
 
-A row is one 16x16 patch of two frames and three channels, flattened as [channel, frame, y, x] (the order in which
-transformers' Conv3d weight flattens); rows stand in merge-block order: the four patches of one merged token follow
-each other. Source: transformers, models/qwen2_vl/image_processing_qwen2_vl.py and models/qwen3_vl.
+A row is one 16x16 patch of two frames and three channels, flattened as [channel, frame, y, x] (the order in
+which transformers' Conv3d weight flattens); rows stand in merge-block order: the four patches of one merged
+token follow each other. Source: transformers, models/qwen2_vl/image_processing_qwen2_vl.py and
+models/qwen3_vl.
 """
 
 from __future__ import annotations
@@ -21,21 +22,27 @@ def compare_patches(
 ) -> FloatArray:
     """Template and part as the two frames of one temporal patch.
 
-    template, part: [tiles, S, S] uint8 grey, registered to each other. Returns [tiles, (S/patch_px)^2,
-    3 * 2 * patch_px^2] float32 in [-1, 1]. With `difference_channel` the third channel of both frames is
-    |part - template|, else all three channels are the grey value.
+    template, part: [tiles, S, S] uint8 grey, registered to each other; zero tiles are fine. Returns [tiles,
+    (S/patch_px)^2, 3 * 2 * patch_px^2] float32 in [-1, 1]. With `difference_channel` the third channel of
+    both frames is |part - template|, else all three channels are the grey value. PictureError when the two
+    differ in size, or their size is not a multiple of a merged token's.
     """
     if template.shape != part.shape:
-        raise PictureError(f"template and part differ in size: {template.shape} and {part.shape}; register them first")
-    third = np.abs(part.astype(np.int16) - template.astype(np.int16)).astype(np.uint8) if difference_channel else None
-    frames = []
-    for grey in (template, part):
-        frames.append(np.stack([grey, grey, grey if third is None else third], axis=1))
-    return _patch_rows(np.stack(frames, axis=2), patch_px, merge)  # from [tiles, 3, 2, S, S]
+        raise PictureError(
+            f"template and part differ in size: {template.shape} and {part.shape}; register them first"
+        )
+    pixels = np.empty((len(part), 3, 2, *part.shape[1:]), np.uint8)
+    pixels[:, :, 0], pixels[:, :, 1] = template[:, None], part[:, None]
+    if difference_channel:
+        pixels[:, 2] = (np.maximum(template, part) - np.minimum(template, part))[:, None]
+    return _patch_rows(pixels, patch_px, merge)
 
 
 def image_patches(images: ByteArray, patch_px: int = 16, merge: int = 2) -> FloatArray:
-    """Single pictures: [tiles, S, S, 3] uint8 RGB, the same frame twice, as Qwen3-VL treats a still image."""
+    """Single pictures, the same frame twice, as Qwen3-VL treats a still image.
+
+    images: [tiles, S, S, 3] uint8 RGB. Returns what `compare_patches` does.
+    """
     channels_first = np.moveaxis(images, -1, 1)  # [tiles, 3, S, S]
     return _patch_rows(np.repeat(channels_first[:, :, None], 2, axis=2), patch_px, merge)
 
@@ -49,6 +56,11 @@ def _patch_rows(pixels: ByteArray, patch_px: int, merge: int) -> FloatArray:
     blocks = pixels.reshape(
         tiles, channels, frames, height // block, merge, patch_px, width // block, merge, patch_px
     )
-    ordered = blocks.transpose(0, 3, 6, 4, 7, 1, 2, 5, 8)  # tile, block y, block x, y and x in block, c, t, py, px
-    rows = ordered.reshape(tiles, -1, channels * frames * patch_px * patch_px)
-    return rows.astype(np.float32) / 127.5 - 1.0
+    # to tile | block y, block x, y in block, x in block | channel, frame, y, x
+    rows = np.empty(
+        (tiles, height // patch_px * (width // patch_px), channels * frames * patch_px**2), np.float32
+    )
+    blocks = blocks.transpose(0, 3, 6, 4, 7, 1, 2, 5, 8)
+    np.divide(blocks, np.float32(127.5), out=rows.reshape(blocks.shape), dtype=np.float32)
+    rows -= 1.0  # in place: the rows of a part with many defects are 30 MB
+    return rows

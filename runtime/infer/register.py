@@ -1,9 +1,13 @@
 """Registration of the golden template to the part: one shift for the picture, then one for each tile.
 
-Whole pixels only: what remains under half a pixel, and the bend inside one tile, the model has seen in training.
+Whole pixels only: what remains under half a pixel, and the bend inside one tile, the model has seen in
+training.
 """
 
 from __future__ import annotations
+
+import functools
+import math
 
 import cv2
 import numpy as np
@@ -13,25 +17,29 @@ from ..errors import PictureError
 
 ByteArray = npt.NDArray[np.uint8]
 
-# Mean squared grey difference that one pixel of shift must gain, so that a flat or a repeating tile stays where it is.
+# Mean squared grey difference that a pixel of shift must gain: a flat or a repeating tile stays where it is.
 SHIFT_COST = 4.0
 
 
 def shift_between(template: ByteArray, part: ByteArray, max_shift_px: int) -> tuple[int, int]:
     """(dx, dy) in pixels with part[y, x] ~ template[y + dy, x + dx], |dx|, |dy| <= max_shift_px.
 
-    template and part: [H, W] uint8 of one size. Minimises the squared difference over the part less a border of
-    `max_shift_px`.
+    template and part: [H, W] uint8 of one size, else PictureError. Minimises the squared difference over the
+    part less a border of `max_shift_px`.
     """
     if template.shape != part.shape:
-        raise PictureError(f"template {template.shape} and part {part.shape} differ in size; take both at one scale")
+        raise PictureError(
+            f"template {template.shape} and part {part.shape} differ in size; take both at one scale"
+        )
     border = max_shift_px
     if border == 0 or min(part.shape) <= 4 * border:
         return 0, 0
     return _best_shift(template, part[border:-border, border:-border])
 
 
-def template_tile(template: ByteArray, part_tile: ByteArray, left: int, top: int, max_shift_px: int) -> ByteArray:
+def template_tile(
+    template: ByteArray, part_tile: ByteArray, left: int, top: int, max_shift_px: int
+) -> ByteArray:
     """The [S, S] window of `template` that fits `part_tile`, whose corner lies at (left, top), best.
 
     `template` is [H, W] uint8; windows beyond its edge repeat the edge.
@@ -59,13 +67,32 @@ def window_at(picture: ByteArray, left: int, top: int, size: int) -> ByteArray:
 
 
 def _best_shift(window: ByteArray, part: ByteArray) -> tuple[int, int]:
-    """Shift of `part` inside the larger `window`, measured from the window's middle."""
-    reach_y, reach_x = (window.shape[0] - part.shape[0]) // 2, (window.shape[1] - part.shape[1]) // 2
-    centre = window[reach_y : reach_y + part.shape[0], reach_x : reach_x + part.shape[1]]
-    if np.array_equal(centre, part):
-        return 0, 0
-    scores = cv2.matchTemplate(window, part, cv2.TM_SQDIFF) / part.size
-    ys, xs = np.mgrid[-reach_y : reach_y + 1, -reach_x : reach_x + 1]
-    scores = scores + SHIFT_COST * np.hypot(xs, ys)
-    row, column = np.unravel_index(int(np.argmin(scores)), scores.shape)
-    return int(column) - reach_x, int(row) - reach_y
+    """Shift of `part` inside the larger `window`, measured from the window's middle.
+
+    Whole numbers are summed, so that every machine finds the same shift; nearest shifts come first, and the
+    search ends where the cost of the way alone exceeds the best score.
+    """
+    height, width = part.shape
+    reach_y, reach_x = (window.shape[0] - height) // 2, (window.shape[1] - width) // 2
+    best, found = np.inf, (0, 0)
+    for away, dy, dx in _shifts(reach_y, reach_x):
+        if SHIFT_COST * away >= best:
+            break
+        y, x = dy + reach_y, dx + reach_x
+        squares = cv2.norm(window[y : y + height, x : x + width], part, cv2.NORM_L2SQR)
+        score = squares / part.size + SHIFT_COST * away
+        if score < best:
+            best, found = score, (dx, dy)
+    return found
+
+
+@functools.cache
+def _shifts(reach_y: int, reach_x: int) -> tuple[tuple[float, int, int], ...]:
+    """(distance, dy, dx) of every shift within reach, nearest first."""
+    return tuple(
+        sorted(
+            (math.hypot(dx, dy), dy, dx)
+            for dy in range(-reach_y, reach_y + 1)
+            for dx in range(-reach_x, reach_x + 1)
+        )
+    )

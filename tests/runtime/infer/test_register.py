@@ -1,0 +1,79 @@
+"""Shifts that are known because the test made them."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from orinspect.runtime.errors import PictureError
+from orinspect.runtime.infer.register import SHIFT_COST, shift_between, template_tile, window_at
+
+Picture = npt.NDArray[np.uint8]
+
+
+def blobs(height: int, width: int, seed: int = 0) -> Picture:
+    """Smooth random spots, black and white: nothing in it repeats."""
+    noise = np.random.default_rng(seed).normal(size=(height, width))
+    return np.where(cv2.GaussianBlur(noise, (0, 0), 4) > 0, 255, 0).astype(np.uint8)
+
+
+def best_by_hand(window: Picture, part: Picture) -> tuple[int, int]:
+    """(dx, dy) of the least mean square plus the cost of the way, over every shift."""
+    reach = (window.shape[0] - part.shape[0]) // 2
+    size, scores = part.shape[0], {}
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            under = window[reach + dy : reach + dy + size, reach + dx : reach + dx + size].astype(np.int64)
+            scores[dx, dy] = ((under - part) ** 2).mean() + SHIFT_COST * np.hypot(dx, dy)
+    return min(scores, key=scores.__getitem__)
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (3, -2), (-6, 6), (0, 5)])
+def test_a_moved_picture_is_found(dx: int, dy: int) -> None:
+    wide = blobs(220, 200)
+    template, part = wide[10:210, 10:190], wide[10 + dy : 210 + dy, 10 + dx : 190 + dx]
+    assert shift_between(template, part, 6) == (dx, dy)
+
+
+def test_a_defect_does_not_move_its_tile() -> None:
+    wide = blobs(200, 200, seed=1)
+    part = wide[33:161, 42:170].copy()
+    cv2.circle(part, (60, 60), 12, 255, -1)
+    fitted = template_tile(wide, part, left=40, top=36, max_shift_px=4)
+    assert (fitted == wide[33:161, 42:170]).all()
+
+
+def test_the_search_that_stops_early_agrees_with_every_shift() -> None:
+    rng = np.random.default_rng(2)
+    for seed in range(6):
+        wide = blobs(60, 60, seed)
+        part = wide[8:52, 10:54].astype(np.int64) + rng.integers(-40, 40, (44, 44))
+        noisy = np.clip(part, 0, 255).astype(np.uint8)
+        window = wide[4:56, 4:56]
+        dx, dy = best_by_hand(window, noisy)
+        fitted = template_tile(wide, noisy, left=8, top=8, max_shift_px=4)
+        assert (fitted == window[4 + dy : 48 + dy, 4 + dx : 48 + dx]).all()
+
+
+def test_flat_and_repeating_tiles_stay_where_they_are() -> None:
+    flat = np.full((64, 64), 90, np.uint8)
+    assert shift_between(flat, flat + np.uint8(20), 6) == (0, 0)
+    stripes = np.tile(np.repeat(np.array([0, 255], np.uint8), 3), (66, 11))
+    assert shift_between(stripes, stripes, 6) == (0, 0)
+
+
+def test_a_picture_too_small_to_register_stays_and_other_sizes_are_refused() -> None:
+    small = blobs(20, 20)
+    assert shift_between(small, small[:, ::-1].copy(), 6) == (0, 0)
+    with pytest.raises(PictureError, match="differ in size"):
+        shift_between(blobs(40, 40), blobs(40, 44), 6)
+
+
+def test_a_window_beyond_the_edge_repeats_the_edge() -> None:
+    picture = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    window = window_at(picture, -2, -1, 5)
+    assert window.tolist() == [[0, 0, 0, 1, 2]] * 2 + [[4, 4, 4, 5, 6]] + [[8, 8, 8, 9, 10]] * 2
+    with pytest.raises(PictureError, match="outside a 4x3 picture"):
+        window_at(picture, 4, 0, 2)
