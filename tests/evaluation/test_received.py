@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 
 from orinspect.evaluation.received import (
@@ -23,7 +22,7 @@ from orinspect.evaluation.received import (
     unique_reports,
 )
 from orinspect.evaluation.scores import NamedBox
-from orinspect.runtime.capture.frame import Frame, camera_from_source
+from orinspect.runtime.capture.frame import Frame, camera_from_source, read_picture
 from orinspect.runtime.errors import DataSetError, DeliveryError
 from orinspect.runtime.judge.assessment import report_from_inspection, report_not_inspected
 from orinspect.runtime.recipe import DefectType, Recipe
@@ -130,7 +129,7 @@ def test_pictures_show_right_wrong_and_missed(tmp_path: Path, perfect: list[dict
     assert draw_pictures(perfect[:2], SOURCE, RECIPE, tmp_path / "pictures") == 2
     saved = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert saved == ["scenes-4-0000.png", "scenes-4-0001.png"]
-    assert cv2.imread(str(tmp_path / "pictures" / saved[0])).shape == (256, 256, 3)
+    assert read_picture(tmp_path / "pictures" / saved[0]).shape == (256, 256, 3)
 
 
 def test_a_broken_results_file_names_its_line(tmp_path: Path) -> None:
