@@ -32,22 +32,47 @@ def config_from_tokens(ids: TokenIds, vocabulary_size: int) -> Qwen3VLConfig:
     """About 7 M parameters: vision 6 x 192, decoder 4 x 192 with 3 query heads and 1 key head."""
     return Qwen3VLConfig(
         vision_config={
-            "depth": 6, "hidden_size": 192, "num_heads": 3, "intermediate_size": 768, "out_hidden_size": 192,
-            "patch_size": 16, "temporal_patch_size": 2, "spatial_merge_size": 2, "in_channels": 3,
-            "num_position_embeddings": 64, "deepstack_visual_indexes": [1, 3], "hidden_act": "gelu_pytorch_tanh",
+            "depth": 6,
+            "hidden_size": 192,
+            "num_heads": 3,
+            "intermediate_size": 768,
+            "out_hidden_size": 192,
+            "patch_size": 16,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "in_channels": 3,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [1, 3],
+            "hidden_act": "gelu_pytorch_tanh",
         },
         text_config={
-            "vocab_size": vocabulary_size, "hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3,
-            "num_key_value_heads": 1, "head_dim": 64, "intermediate_size": 512, "rms_norm_eps": 1e-6,
-            "max_position_embeddings": 4096, "tie_word_embeddings": True, "hidden_act": "silu",
-            "rope_theta": 10000.0, "attention_bias": False, "pad_token_id": ids.pad, "eos_token_id": ids.end,
+            "vocab_size": vocabulary_size,
+            "hidden_size": 192,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 64,
+            "intermediate_size": 512,
+            "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 4096,
+            "tie_word_embeddings": True,
+            "hidden_act": "silu",
+            "rope_theta": 10000.0,
+            "attention_bias": False,
+            "pad_token_id": ids.pad,
+            "eos_token_id": ids.end,
             "rope_parameters": {
-                "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [12, 10, 10],
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [12, 10, 10],
                 "mrope_interleaved": True,
             },
         },
-        image_token_id=ids.image, video_token_id=ids.video, vision_start_token_id=ids.vision_start,
-        vision_end_token_id=ids.vision_end, tie_word_embeddings=True,
+        image_token_id=ids.image,
+        video_token_id=ids.video,
+        vision_start_token_id=ids.vision_start,
+        vision_end_token_id=ids.vision_end,
+        tie_word_embeddings=True,
     )
 
 
@@ -92,7 +117,9 @@ class FastForward:
         blocks = side // merge
         order = torch.arange(side * side).view(blocks, merge, blocks, merge).permute(0, 2, 1, 3).reshape(-1)
         if side * side != self.vision_config.num_position_embeddings:
-            raise ValueError(f"position table {self.vision_config.num_position_embeddings} is not a {side}x{side} grid")
+            raise ValueError(
+                f"position table {self.vision_config.num_position_embeddings} is not a {side}x{side} grid"
+            )
         self.patch_order = order
         head_dim = self.vision_config.hidden_size // self.vision_config.num_heads
         inverse = 1.0 / (10000.0 ** (torch.arange(0, head_dim // 2, 2).float() / (head_dim // 2)))
@@ -110,7 +137,10 @@ class FastForward:
         deepstack = []
         for index, block in enumerate(v.blocks):
             q, k, w = block.attn.qkv(block.norm1(x)).view(batch, count, 3, heads, -1).permute(2, 0, 3, 1, 4)
-            q, k = rotate(q.float(), self.vision_cos, self.vision_sin), rotate(k.float(), self.vision_cos, self.vision_sin)
+            q, k = (
+                rotate(q.float(), self.vision_cos, self.vision_sin),
+                rotate(k.float(), self.vision_cos, self.vision_sin),
+            )
             attended = attend(q.to(w.dtype), k.to(w.dtype), w)
             x = x + block.attn.proj(attended.transpose(1, 2).reshape(batch, count, -1))
             x = x + block.mlp(block.norm2(x))
@@ -119,7 +149,9 @@ class FastForward:
                 deepstack.append(merger(x).view(batch, -1, self.vision_config.out_hidden_size))
         return v.merger(x).view(batch, -1, self.vision_config.out_hidden_size), deepstack
 
-    def hidden(self, embeds: Tensor, deepstack: list[Tensor], image_slice: slice, positions: Tensor) -> Tensor:
+    def hidden(
+        self, embeds: Tensor, deepstack: list[Tensor], image_slice: slice, positions: Tensor
+    ) -> Tensor:
         """embeds [B, K, H], causal; `positions` [3, 1 or B, K]. Returns the states after the final norm."""
         t, cfg = self.text, self.text_config
         batch, length, _ = embeds.shape
@@ -139,7 +171,12 @@ class FastForward:
             x = x + layer.mlp(layer.post_attention_layernorm(x))
             if index < len(deepstack):
                 x = torch.cat(
-                    [x[:, : image_slice.start], x[:, image_slice] + deepstack[index], x[:, image_slice.stop :]], 1
+                    [
+                        x[:, : image_slice.start],
+                        x[:, image_slice] + deepstack[index],
+                        x[:, image_slice.stop :],
+                    ],
+                    1,
                 )
         return t.norm(x)
 
@@ -156,7 +193,9 @@ def image_positions(prefix: int, side: int, total: int) -> Tensor:
 
 
 @torch.no_grad()
-def assert_same_as_transformers(model: Qwen3VLForConditionalGeneration, prefix: list[int], suffix: list[int]) -> float:
+def assert_same_as_transformers(
+    model: Qwen3VLForConditionalGeneration, prefix: list[int], suffix: list[int]
+) -> float:
     """Largest difference of the logits between the fast pass and transformers' own; raises above 1e-3."""
     fast, generator = FastForward(model), torch.Generator().manual_seed(0)
     side = TILE_PX // model.config.vision_config.patch_size
@@ -164,7 +203,9 @@ def assert_same_as_transformers(model: Qwen3VLForConditionalGeneration, prefix: 
     patches = torch.rand(2, side * side, 1536, generator=generator) * 2 - 1
     ids = torch.tensor([prefix + [model.config.image_token_id] * tokens + suffix] * 2)
     theirs = model(
-        input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=patches.view(-1, 1536),
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        pixel_values=patches.view(-1, 1536),
         image_grid_thw=torch.tensor([[1, side, side]] * 2),
         mm_token_type_ids=(ids == model.config.image_token_id).int(),
     ).logits

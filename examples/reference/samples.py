@@ -23,6 +23,7 @@ TILE_PX = 128
 CONTEXT_PX = 16  # around a template tile: room for warp and registration
 BOX_MARGIN_PX = 10
 VALIDATION_GROUPS = ("group00041", "group92000")
+TUNING_EVERY = 20  # every 20th pair of the training boards is kept out of training, to choose thresholds on
 COARSE_SHARE = 0.12
 SMALLEST_LABELLED_PX = 22.0  # a box that is smaller than this on the tile is left to the finer level
 
@@ -43,20 +44,35 @@ def scene_board(seed: int) -> Board:
     scene = pcb_scene(seed, style=style)
     height, width = scene.image.shape
     rows = [
-        [max(x1 - BOX_MARGIN_PX, 0), max(y1 - BOX_MARGIN_PX, 0), min(x2 + BOX_MARGIN_PX, width),
-         min(y2 + BOX_MARGIN_PX, height), DEFECT_TYPES.index(defect.type)]
+        [
+            max(x1 - BOX_MARGIN_PX, 0),
+            max(y1 - BOX_MARGIN_PX, 0),
+            min(x2 + BOX_MARGIN_PX, width),
+            min(y2 + BOX_MARGIN_PX, height),
+            DEFECT_TYPES.index(defect.type),
+        ]
         for defect in scene.defects
         for x1, y1, x2, y2 in [defect.bbox_xyxy]
     ]
     return Board(scene.template, scene.image, np.array(rows, np.float32).reshape(-1, 5), False)
 
 
-def deeppcb_boards(root: Path, validation: bool) -> list[Board]:
-    """The real pairs of the fixed split (research use only), read in place."""
+def deeppcb_paths(root: Path, subset: str) -> list[Path]:
+    """Part pictures of "validation" (two boards), or of "training" or "tuning" (the other boards)."""
+    paths = sorted(root.glob("PCBData/group*/*/*_test.jpg"))
+    if not paths:
+        raise SystemExit(f"{root}: no PCBData/group*/*/*_test.jpg; give the folder of DeepPCB")
+    held_out = [path for path in paths if path.parts[-3] in VALIDATION_GROUPS]
+    if subset == "validation":
+        return held_out
+    others = [path for path in paths if path.parts[-3] not in VALIDATION_GROUPS]
+    return [path for index, path in enumerate(others) if (index % TUNING_EVERY == 0) == (subset == "tuning")]
+
+
+def deeppcb_boards(root: Path, subset: str) -> list[Board]:
+    """The real pairs of one subset of the fixed split (research use only), read in place."""
     boards = []
-    for part_path in sorted(root.glob("PCBData/group*/*/*_test.jpg")):
-        if (part_path.parts[-3] in VALIDATION_GROUPS) != validation:
-            continue
+    for part_path in deeppcb_paths(root, subset):
         name = part_path.name.replace("_test.jpg", "")
         truth = part_path.parent.parent / f"{part_path.parent.name}_not" / f"{name}.txt"
         rows = [[float(v) for v in line.split()] for line in truth.read_text().splitlines() if line.strip()]
@@ -65,8 +81,6 @@ def deeppcb_boards(root: Path, validation: bool) -> list[Board]:
         part = cv2.imread(str(part_path), cv2.IMREAD_GRAYSCALE)
         template = cv2.imread(str(part_path.with_name(f"{name}_temp.jpg")), cv2.IMREAD_GRAYSCALE)
         boards.append(Board(np.asarray(template, np.uint8), np.asarray(part, np.uint8), boxes, True))
-    if not boards:
-        raise SystemExit(f"{root}: no PCBData/group*/*/*_test.jpg; give the folder of DeepPCB")
     return boards
 
 
@@ -131,7 +145,9 @@ def _disturbed(
     return template, part
 
 
-def _boxes_on_tile(boxes: npt.NDArray[np.float32], left: int, top: int, level: int) -> npt.NDArray[np.float32]:
+def _boxes_on_tile(
+    boxes: npt.NDArray[np.float32], left: int, top: int, level: int
+) -> npt.NDArray[np.float32]:
     moved = boxes.copy()
     moved[:, [0, 2]] = (moved[:, [0, 2]] - left) / level
     moved[:, [1, 3]] = (moved[:, [1, 3]] - top) / level

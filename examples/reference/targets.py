@@ -84,7 +84,9 @@ def cells_from_boxes(boxes: FloatArray, side: int = 4) -> Cells:
     presence, known = np.zeros(side * side, np.float32), np.ones(side * side, np.float32)
     types, ltrb = np.zeros(side * side, np.int64), np.zeros((side * side, 4), np.float32)
     order = np.argsort([-(row[2] - row[0]) * (row[3] - row[1]) for row in boxes])[::-1] if len(boxes) else []
-    for x1, y1, x2, y2, kind in boxes[order] / np.array([CELL_PX] * 4 + [1], np.float32) if len(boxes) else []:
+    for x1, y1, x2, y2, kind in (
+        boxes[order] / np.array([CELL_PX] * 4 + [1], np.float32) if len(boxes) else []
+    ):
         x, y = (x1 + x2) / 2, (y1 + y2) / 2
         column, row = min(int(x), side - 1), min(int(y), side - 1)
         for other_row in range(side):

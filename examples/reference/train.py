@@ -19,10 +19,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from network import TILE_PX, DenseHead, FastForward, TokenIds, assert_same_as_transformers, config_from_tokens, image_positions
+from network import (
+    TILE_PX,
+    DenseHead,
+    FastForward,
+    TokenIds,
+    assert_same_as_transformers,
+    config_from_tokens,
+    image_positions,
+)
 from samples import Board, Sample, deeppcb_boards, sample_from_board, scene_board
 from targets import Answer, AnswerWriter, Cells, cells_from_boxes
 from tokenizers import Tokenizer
@@ -38,7 +47,7 @@ from orinspect.runtime.recipe import load_recipe
 HERE = Path(__file__).parent
 BATCH, WORD_CHUNK = 64, 16
 PEAK_RATE, WARMUP_STEPS, FINAL_SHARE, WEIGHT_DECAY, EMA_DECAY = 1.2e-3, 200, 0.02, 0.05, 0.998
-SCENE_POOL, FIRST_SCENES = 1500, 24
+SCENE_POOL, FIRST_SCENES = 700, 24
 VALIDATION_TILES = 512
 
 
@@ -46,18 +55,24 @@ class TileStream(IterableDataset):  # type: ignore[misc]
     """Endless batches of (template, part [64, 128, 128] uint8, answers, cells), rows sorted by answer length."""
 
     def __init__(self, seed: int, real_share: float, deeppcb: Path | None, tokenizer_file: Path) -> None:
-        self.seed, self.real_share, self.deeppcb, self.tokenizer_file = seed, real_share, deeppcb, tokenizer_file
+        self.seed, self.real_share, self.deeppcb, self.tokenizer_file = (
+            seed,
+            real_share,
+            deeppcb,
+            tokenizer_file,
+        )
 
     def __iter__(self) -> Iterator[Any]:
         torch.set_num_threads(1)
+        cv2.setNumThreads(1)
         rng = np.random.default_rng(self.seed)
         writer = AnswerWriter(Tokenizer.from_file(str(self.tokenizer_file)))
-        real = deeppcb_boards(self.deeppcb, validation=False) if self.deeppcb else []
+        real = deeppcb_boards(self.deeppcb, "training") if self.deeppcb else []
         next_seed = 10_000_000 + self.seed * 1_000_000  # far from the seeds of validation and of the demo
         pool: list[Board] = []
         count = 0
         while True:
-            grow = FIRST_SCENES if not pool else (1 if len(pool) < SCENE_POOL or count % 4 == 0 else 0)
+            grow = FIRST_SCENES if not pool else int(len(pool) < SCENE_POOL or count % 4 == 0)
             for _ in range(grow):
                 board = scene_board(next_seed)
                 next_seed += 1
@@ -84,7 +99,9 @@ def batch_from_samples(samples: list[Sample], writer: AnswerWriter) -> dict[str,
         "part": np.stack([sample.part for sample in samples]),
         "boxes": [sample.boxes for sample in samples],
         "answers": [writer.answer(sample.boxes) for sample in samples],
-        "cells": Cells(*(np.stack([getattr(c, name) for c in cells]) for name in ("presence", "known", "type", "box"))),
+        "cells": Cells(
+            *(np.stack([getattr(c, name) for c in cells]) for name in ("presence", "known", "type", "box"))
+        ),
     }
 
 
@@ -99,8 +116,14 @@ class Reference(nn.Module):
     def __init__(self, tokenizer: Tokenizer, prefix: list[int], suffix: list[int]) -> None:
         super().__init__()
         token = tokenizer.token_to_id
-        ids = TokenIds(token("<|image_pad|>"), token("<|video_pad|>"), token("<|vision_start|>"),
-                       token("<|vision_end|>"), token("<|im_end|>"), token("<|endoftext|>"))
+        ids = TokenIds(
+            token("<|image_pad|>"),
+            token("<|video_pad|>"),
+            token("<|vision_start|>"),
+            token("<|vision_end|>"),
+            token("<|im_end|>"),
+            token("<|endoftext|>"),
+        )
         self.model = Qwen3VLForConditionalGeneration(config_from_tokens(ids, tokenizer.get_vocab_size()))
         vision = self.model.config.vision_config
         self.dense = DenseHead(
@@ -135,10 +158,15 @@ class Reference(nn.Module):
         weights = torch.tensor([a.weights + [0.0] * (longest - len(a.ids)) for a in answers])
         table = fast.text.embed_tokens.weight
         rows = len(answers)
-        embeds = torch.cat([
-            table[torch.tensor(self.prefix)].expand(rows, -1, -1), tokens.to(table.dtype),
-            table[torch.tensor(self.suffix)].expand(rows, -1, -1), table[answer_ids[:, :-1]],
-        ], 1)
+        embeds = torch.cat(
+            [
+                table[torch.tensor(self.prefix)].expand(rows, -1, -1),
+                tokens.to(table.dtype),
+                table[torch.tensor(self.suffix)].expand(rows, -1, -1),
+                table[answer_ids[:, :-1]],
+            ],
+            1,
+        )
         positions = image_positions(head, int(math.isqrt(images)), embeds.shape[1])
         hidden = fast.hidden(embeds, deepstack, slice(head, head + images), positions)
         chosen = weights > 0
@@ -147,10 +175,14 @@ class Reference(nn.Module):
         wanted, weight = answer_ids[chosen], weights[chosen]
         right = (logits.argmax(-1) == wanted).float()
         sums = {
-            "loss": (F.cross_entropy(logits, wanted, reduction="none") * weight).sum(), "weight": weight.sum(),
+            "loss": (F.cross_entropy(logits, wanted, reduction="none") * weight).sum(),
+            "weight": weight.sum(),
         }
         for name, value in (("type", 4.0), ("list", 2.0), ("tens", 1.0)):
-            sums[f"{name} right"], sums[f"{name} count"] = (right * (weight == value)).sum(), (weight == value).sum()
+            sums[f"{name} right"], sums[f"{name} count"] = (
+                (right * (weight == value)).sum(),
+                (weight == value).sum(),
+            )
         return sums
 
 
@@ -170,8 +202,10 @@ def dense_losses(out: Tensor, cells: Cells) -> dict[str, Tensor]:
     return {
         "presence": bce.sum() / count,
         "kind": F.cross_entropy(logits, kinds, reduction="sum") / count,
-        "box": F.smooth_l1_loss(out[..., -4:][positive], torch.from_numpy(cells.box)[positive], beta=0.1,
-                                reduction="sum") / count,
+        "box": F.smooth_l1_loss(
+            out[..., -4:][positive], torch.from_numpy(cells.box)[positive], beta=0.1, reduction="sum"
+        )
+        / count,
         "kind right": (logits.argmax(-1) == kinds).float().sum() / count,
     }
 
@@ -200,7 +234,11 @@ def dense_counts(reference: Reference, batch: dict[str, Any]) -> np.ndarray:
                 found.append((box, int(row[index, 1:-4].argmax())))
         taken: set[int] = set()
         for box, kind in found:
-            fits = [i for i, b in enumerate(boxes) if i not in taken and overlap(box, b[:4]) > 0.33 and b[4] == kind]
+            fits = [
+                i
+                for i, b in enumerate(boxes)
+                if i not in taken and overlap(box, b[:4]) > 0.33 and b[4] == kind
+            ]
             if fits:
                 taken.add(fits[0])
                 counts += (1, 1, 0) if central(boxes[fits[0]]) else (0, 0, 0)
@@ -225,7 +263,7 @@ def validation_sets(writer: AnswerWriter, deeppcb: Path | None) -> dict[str, lis
     """Fixed tiles: unseen scenes, and with the real pairs the two held-out boards."""
     sources = {"scenes": [scene_board(seed) for seed in range(900_000, 900_030)]}
     if deeppcb:
-        sources["boards"] = deeppcb_boards(deeppcb, validation=True)
+        sources["boards"] = deeppcb_boards(deeppcb, "validation")
     sets = {}
     for name, boards in sources.items():
         rng = np.random.default_rng(7)
@@ -234,7 +272,9 @@ def validation_sets(writer: AnswerWriter, deeppcb: Path | None) -> dict[str, lis
             sample = sample_from_board(boards[int(rng.integers(len(boards)))], rng)
             if sample is not None:
                 samples.append(sample)
-        sets[name] = [batch_from_samples(samples[i : i + BATCH], writer) for i in range(0, len(samples), BATCH)]
+        sets[name] = [
+            batch_from_samples(samples[i : i + BATCH], writer) for i in range(0, len(samples), BATCH)
+        ]
     return sets
 
 
@@ -250,7 +290,10 @@ def validation_row(reference: Reference, batches: list[dict[str, Any]]) -> dict[
     reference.train()
     hits, reported, true = counts
     row = {"dense F": 2 * hits / max(reported + true, 1), "recall": hits / max(true, 1)}
-    return {**row, **{name: sums[name] for name in ("words", "kind right", "type right", "list right", "tens right")}}
+    return {
+        **row,
+        **{name: sums[name] for name in ("words", "kind right", "type right", "list right", "tens right")},
+    }
 
 
 def rate(progress: float, step: int) -> float:
@@ -261,7 +304,9 @@ def rate(progress: float, step: int) -> float:
 
 def main() -> None:
     """Parses the command line, trains, and prints a validation table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--start", type=Path, help="weights to begin from: a last.pt")
@@ -283,8 +328,11 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     prefix, suffix = prompt_ids(tokenizer, load_recipe(HERE / "pcb-compare.toml"))
     reference = Reference(tokenizer, prefix, suffix)
-    print(f"{sum(p.numel() for p in reference.parameters()) / 1e6:.2f} M parameters; fast pass within "
-          f"{assert_same_as_transformers(reference.model, prefix, suffix):.1e} of transformers", flush=True)
+    print(
+        f"{sum(p.numel() for p in reference.parameters()) / 1e6:.2f} M parameters; fast pass within "
+        f"{assert_same_as_transformers(reference.model, prefix, suffix):.1e} of transformers",
+        flush=True,
+    )
     train(reference, tokenizer_file, args)
 
 
@@ -294,7 +342,9 @@ def train(reference: Reference, tokenizer_file: Path, args: argparse.Namespace) 
     plain = [p for p in reference.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
         [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}],
-        lr=PEAK_RATE, betas=(0.9, 0.98), fused=True,
+        lr=PEAK_RATE,
+        betas=(0.9, 0.98),
+        fused=True,
     )
     state = {"step": 0, "seconds": 0.0, "tiles": 0}
     last = args.out / "last.pt"
@@ -337,8 +387,11 @@ def train(reference: Reference, tokenizer_file: Path, args: argparse.Namespace) 
         if args.rank:
             continue
         if state["step"] % 50 == 0:
-            print(f"{state['seconds'] / 60:6.1f}/{args.minutes:g} min  step {state['step']}  {state['tiles']} tiles  "
-                  + "  ".join(f"{name} {value:.3f}" for name, value in running.items()), flush=True)
+            print(
+                f"{state['seconds'] / 60:6.1f}/{args.minutes:g} min  step {state['step']}  {state['tiles']} tiles  "
+                + "  ".join(f"{name} {value:.3f}" for name, value in running.items()),
+                flush=True,
+            )
         if state["seconds"] > next_table or state["seconds"] >= args.minutes * 60:
             next_table = state["seconds"] + 480
             if state["step"] > 5:
@@ -354,13 +407,20 @@ def shared_mean(reference: Reference, seconds: float, ranks: int) -> float:
     flat = torch.cat([g.view(-1) for g in gradients] + [torch.tensor([seconds / 1e4])])
     torch.distributed.all_reduce(flat)
     flat /= ranks
-    torch._foreach_copy_(gradients, [
-        part.view_as(g) for part, g in zip(flat[:-1].split([g.numel() for g in gradients]), gradients)
-    ])
+    torch._foreach_copy_(
+        gradients,
+        [part.view_as(g) for part, g in zip(flat[:-1].split([g.numel() for g in gradients]), gradients)],
+    )
     return float(flat[-1]) * 1e4
 
 
-def table(reference: Reference, average: dict[str, Tensor], held_out: dict[str, Any], state: dict[str, Any], out: Path) -> None:
+def table(
+    reference: Reference,
+    average: dict[str, Tensor],
+    held_out: dict[str, Any],
+    state: dict[str, Any],
+    out: Path,
+) -> None:
     """Validates the averaged weights, prints the rows and appends them to `validation.jsonl`."""
     own = {name: value.clone() for name, value in reference.state_dict().items()}
     reference.load_state_dict(average)
@@ -372,11 +432,20 @@ def table(reference: Reference, average: dict[str, Tensor], held_out: dict[str, 
     reference.load_state_dict(own)
 
 
-def save(reference: Reference, optimiser: Any, average: dict[str, Tensor], state: dict[str, Any], path: Path) -> None:
+def save(
+    reference: Reference, optimiser: Any, average: dict[str, Tensor], state: dict[str, Any], path: Path
+) -> None:
     """Writes everything that a resumed run needs, whole or not at all."""
     partial = path.with_suffix(".partial")
-    torch.save({"weights": reference.state_dict(), "optimiser": optimiser.state_dict(), "average": average,
-                "state": dict(state)}, partial)
+    torch.save(
+        {
+            "weights": reference.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "average": average,
+            "state": dict(state),
+        },
+        partial,
+    )
     partial.replace(path)
 
 

@@ -1,6 +1,6 @@
 """Turns a training state (`last.pt`) into an ordinary Qwen3-VL checkpoint folder in bf16, dense head beside it.
 
-    python examples/reference/write_checkpoint.py runs/reference/last.pt examples/reference/checkpoint
+python examples/reference/write_checkpoint.py runs/reference/last.pt examples/reference/checkpoint
 """
 
 from __future__ import annotations
@@ -21,9 +21,17 @@ from orinspect.runtime.recipe import load_recipe
 
 HERE = Path(__file__).parent
 PREPROCESSOR = {
-    "image_processor_type": "Qwen2VLImageProcessorFast", "patch_size": 16, "temporal_patch_size": 2, "merge_size": 2,
-    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "rescale_factor": 1 / 255, "do_normalize": True,
-    "do_rescale": True, "do_convert_rgb": True, "size": {"shortest_edge": 16384, "longest_edge": 16384},
+    "image_processor_type": "Qwen2VLImageProcessorFast",
+    "patch_size": 16,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_convert_rgb": True,
+    "size": {"shortest_edge": 16384, "longest_edge": 16384},
 }
 
 
@@ -36,7 +44,9 @@ def write_checkpoint(state_file: Path, out: Path) -> None:
     reference.load_state_dict(saved["average"])
     out.mkdir(parents=True, exist_ok=True)
     reference.model.to(torch.bfloat16).save_pretrained(out)
-    head = {name: value.to(torch.bfloat16).contiguous() for name, value in reference.dense.state_dict().items()}
+    head = {
+        name: value.to(torch.bfloat16).contiguous() for name, value in reference.dense.state_dict().items()
+    }
     save_file(head, str(out / "dense_head.safetensors"), metadata={"types": json.dumps(list(DEFECT_TYPES))})
     (out / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -48,7 +58,9 @@ def write_checkpoint(state_file: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("state", type=Path)
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
