@@ -1,7 +1,8 @@
-"""Self-test: does this machine add u8 x s8 products exactly?
+"""Self-test: do our sessions add u8 x s8 products exactly on this machine?
 
-On CPUs without VNNI the fast kernel adds two products in 16 bits and saturates (255 x 127 x 2 > 32767).
-Calibration and the accuracy gate would then measure the CPU, not the model. The test runs the longest, most
+On CPUs without VNNI the fast kernel adds two products in 16 bits and saturates (255 x 127 x 2 > 32767); there
+a session asks for the exact kernel (`sums_are_exact` of the runtime's engine). Were that not heeded,
+calibration and the accuracy gate would measure the CPU, not the model. The test runs the longest, most
 extreme sums we meet, through the two operators our graphs end up in, at row counts that take different kernel
 paths.
 """
@@ -42,8 +43,8 @@ def _compare(measured: npt.NDArray[np.generic], exact: npt.NDArray[np.int64], ro
         row, column = np.argwhere(measured != expected)[0]
         raise EngineError(
             f"u8 x s8 sums are not exact on this CPU: a dot of {LENGTH} at {rows} rows gave"
-            f" {measured[row, column]} instead of {exact[row, column]}; ONNX Runtime ignored"
-            " session.x64quantprecision=1: export on a CPU with VNNI or use another onnxruntime version"
+            f" {measured[row, column]} instead of {exact[row, column]}, though session.x64quantprecision is"
+            " set where it is needed: export on a CPU with VNNI or use another onnxruntime version"
         )
 
 

@@ -1,7 +1,7 @@
 """ONNX Runtime for calibration and the accuracy gate: the owner file of onnxruntime in this room.
 
-Every session sets `session.x64quantprecision = 1`: without it a CPU without VNNI adds two products of u8 x s8
-in 16 bits and saturates, so that its INT8 results differ from every other machine's.
+On a CPU that adds two products of u8 x s8 in 16 bits and saturates (without VNNI) every session asks for
+exact sums, as the device's engine does: its INT8 results would differ from every other machine's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from ..runtime.errors import EngineError
+from ..runtime.infer.onnxruntime_engine import EXACT_ENTRY, sums_are_exact
 
 Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -77,7 +78,8 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if not sums_are_exact():
+            options.add_session_config_entry(*EXACT_ENTRY)
         if folder is not None:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(folder.resolve())

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
+from orinspect.calibration import exact_dot
 from orinspect.runtime.errors import BundleError, EngineError
+from orinspect.runtime.infer import onnxruntime_engine
 from orinspect.runtime.infer.bundle import Bundle
 from orinspect.runtime.infer.engine import check_finite, engine_from_bundle
-from orinspect.runtime.infer.onnxruntime_engine import OnnxruntimeEngine
+from orinspect.runtime.infer.onnxruntime_engine import OnnxruntimeEngine, long_dot_graph, sums_are_exact
 from orinspect.tests.linear_graphs import linear_graph, saved
 
 
@@ -75,3 +79,37 @@ def test_numbers_that_are_not_finite_are_an_engine_error(value: float) -> None:
     array[1, 1] = value
     with pytest.raises(EngineError, match="1 values of 6"):
         check_finite(array, "the logits")
+
+
+def test_the_graph_of_the_long_dot_is_what_it_says() -> None:
+    model = onnx.load_from_string(long_dot_graph())
+    onnx.checker.check_model(model, full_check=True)
+    (node,), (weight,) = model.graph.node, model.graph.initializer
+    assert node.op_type == "MatMulInteger" and list(node.input) == ["x", "w"]
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    values = numpy_helper.to_array(weight)
+    assert values.dtype == np.int8 and values.shape == (4096, 16) and (values == 127).all()
+
+
+def test_exactness_is_asked_for_where_the_sums_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = "session.x64quantprecision"
+    monkeypatch.setattr(onnxruntime_engine, "sums_are_exact", lambda: False)
+    assert onnxruntime_engine._session_options(1).get_session_config_entry(entry) == "1"
+    monkeypatch.setattr(onnxruntime_engine, "sums_are_exact", lambda: True)
+    with pytest.raises(RuntimeError):  # onnxruntime's way to say that it is not set
+        onnxruntime_engine._session_options(1).get_session_config_entry(entry)
+
+
+def test_both_ways_give_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not sums_are_exact():
+        pytest.skip("this CPU has one exact way only")
+    weight = np.random.default_rng(1).integers(-127, 128, (exact_dot.LENGTH, exact_dot.COLUMNS))
+    graph = tmp_path / "linear.onnx"
+    graph.write_bytes(exact_dot._qdq_graph(weight.astype(np.int8)))
+    rows = np.random.default_rng(2).normal(0, 40, (9, exact_dot.LENGTH)).astype(np.float32)
+    outputs = []
+    for exact in (True, False):
+        monkeypatch.setattr(onnxruntime_engine, "sums_are_exact", lambda exact=exact: exact)
+        with OnnxruntimeEngine(graph, threads=1) as engine:
+            outputs.append(engine.run({"x": rows})["y"])
+    np.testing.assert_array_equal(*outputs)
