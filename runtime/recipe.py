@@ -57,8 +57,8 @@ class Gate:
     The grey levels are those of a picture of full contrast (0-255); the gate scales them to the part's own.
     """
 
-    difference: int = 144
-    min_pixels: int = 4
+    difference: int = 100
+    min_pixels: int = 3
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
-"""A picture pair to registered tiles: overlap, ownership, a coarse level, the gate for identical tiles."""
+"""A picture pair to registered tiles: centred on differences, each owning its middle, with a coarse level."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .differences import clusters_of_differences
 from .register import shift_between, template_tile, window_at
 
 ByteArray = npt.NDArray[np.uint8]
@@ -60,24 +62,6 @@ class TilePairs:
     total: int
 
 
-def tile_grid(
-    width: int, height: int, tile_px: int, stride_px: int, levels: tuple[int, ...]
-) -> tuple[Tile, ...]:
-    """Every tile of a picture of `width` x `height` px; a level of 2 is the picture at half scale.
-
-    On each level the owned regions are disjoint and cover the picture.
-    """
-    tiles = []
-    for level in levels:
-        level_width, level_height = max(width // level, 1), max(height // level, 1)
-        columns = _spans(level_width, tile_px, stride_px)
-        rows = _spans(level_height, tile_px, stride_px)
-        for top, y1, y2 in rows:
-            for left, x1, x2 in columns:
-                tiles.append(Tile(level, float(level), left, top, (x1, y1, x2, y2)))
-    return tuple(tiles)
-
-
 def tile_pairs(
     template: ByteArray,
     part: ByteArray,
@@ -92,73 +76,75 @@ def tile_pairs(
 ) -> TilePairs:
     """Registers, tiles and gates a pair of [H, W] uint8 grey pictures of one size.
 
-    A tile survives when it differs from the template before and after it is registered on its own.
-    `gate_difference` is in grey levels of a picture of full contrast (0-255) and shrinks with the part's own
-    contrast; `gate_pixels` is the least number of differing pixels, as in `differs`. PictureError when the
-    pictures differ in size.
+    Tiles are centred on the clusters of differing pixels; a part without any has no tiles, one with more
+    than a grid would need gets the grid. `gate_difference` is in grey levels of a picture of full contrast
+    (0-255) and shrinks with the part's own contrast; `gate_pixels` is the least size of a cluster.
+    PictureError when the pictures differ in size.
     """
     height, width = part.shape
     dx, dy = shift_between(template, part, max_shift_px)
     if dx or dy:
-        template = _shifted(template, dx, dy)
-    dark, light = np.percentile(part[::4, ::4], (2, 98))
-    threshold = max(gate_difference * float(light - dark) / 255.0, 8.0)
-    tiles = tile_grid(width, height, tile_px, stride_px, levels)
-    kept, template_tiles, part_tiles = [], [], []
-    for level in levels:
-        level_template, level_part = _scaled(template, level), _scaled(part, level)
-        on_level = [tile for tile in tiles if tile.level == level]
-        # The cheap test first, before any tile is registered: most tiles of most parts end here.
-        for tile in _open_tiles(level_template, level_part, on_level, tile_px, threshold, gate_pixels):
-            part_tile = window_at(level_part, tile.left, tile.top, tile_px)
-            fitted = template_tile(level_template, part_tile, tile.left, tile.top, tile_shift_px)
-            if differs(fitted, part_tile, threshold, gate_pixels):
-                kept.append(tile)
-                template_tiles.append(fitted)
-                part_tiles.append(part_tile)
+        template = shifted(template, dx, dy)
+    threshold = gate_threshold(part, gate_difference)
+    boxes = clusters_of_differences(template, part, threshold, gate_pixels, tile_shift_px)
+    tiles = tiles_on_boxes(boxes, tile_px, stride_px, levels)
+    grid = tile_grid(width, height, tile_px, stride_px, levels)
+    if len(tiles) > len(grid):  # differences everywhere: the whole picture is looked at, piece by piece
+        tiles = grid
+    template_tiles, part_tiles = [], []
+    scaled = {level: (_scaled(template, level), _scaled(part, level)) for level in levels}
+    for tile in tiles:
+        level_template, level_part = scaled[tile.level]
+        part_tile = window_at(level_part, tile.left, tile.top, tile_px)
+        part_tiles.append(part_tile)
+        template_tiles.append(template_tile(level_template, part_tile, tile.left, tile.top, tile_shift_px))
     empty = np.zeros((0, tile_px, tile_px), np.uint8)
     return TilePairs(
-        tuple(kept),
-        np.stack(template_tiles) if kept else empty,
-        np.stack(part_tiles) if kept else empty,
-        len(tiles),
+        tiles,
+        np.stack(template_tiles) if tiles else empty,
+        np.stack(part_tiles) if tiles else empty,
+        max(len(grid), len(tiles)),
     )
 
 
-def differs(template: ByteArray, part: ByteArray, difference: float, pixels: int) -> bool:
-    """The gate: whether at least `pixels` pixels of the 3x3-smoothed pair differ by more than `difference`.
+def tiles_on_boxes(
+    boxes: Sequence[tuple[int, int, int, int]], tile_px: int, stride_px: int, levels: tuple[int, ...]
+) -> tuple[Tile, ...]:
+    """Tiles centred on boxes (full-size pixels); each owns the `stride_px` square in its middle.
 
-    template, part: [S, S] uint8; `difference` in grey levels. Smoothing first keeps edges that are ragged by
-    less than a pixel from opening the gate.
+    A box longer than `stride_px` gets a row of tiles on the finest level and one or more on the coarser ones,
+    which hold it whole. Tiles may reach over the picture's edge.
     """
-    return int(np.count_nonzero(_different(template, part, difference))) >= pixels
+    tiles = []
+    for level in levels:
+        for x1, y1, x2, y2 in boxes:
+            if level > min(levels) and max(x2 - x1, y2 - y1) <= stride_px * level / 2:
+                continue
+            for y in _centres(y1 / level, y2 / level, stride_px):
+                for x in _centres(x1 / level, x2 / level, stride_px):
+                    half = stride_px // 2
+                    owned = (x - half, y - half, x + half, y + half)
+                    tiles.append(Tile(level, float(level), x - tile_px // 2, y - tile_px // 2, owned))
+    return tuple(tiles)
 
 
-def _different(template: ByteArray, part: ByteArray, difference: float) -> npt.NDArray[np.bool_]:
-    """Where the 3x3-smoothed pair differs by more than `difference` grey levels."""
-    smooth = np.asarray(cv2.absdiff(cv2.blur(template, (3, 3)), cv2.blur(part, (3, 3))), np.uint8)
-    return smooth > difference
+def tile_grid(
+    width: int, height: int, tile_px: int, stride_px: int, levels: tuple[int, ...]
+) -> tuple[Tile, ...]:
+    """Tiles whose owned squares cover a picture of `width` x `height` px on every level."""
+    return tiles_on_boxes([(0, 0, width, height)], tile_px, stride_px, levels)
 
 
-def _open_tiles(
-    template: ByteArray, part: ByteArray, tiles: list[Tile], tile_px: int, difference: float, pixels: int
-) -> list[Tile]:
-    """The tiles of one level that pass the gate as they lie: one smoothed picture, one look-up a tile."""
-    height, width = part.shape
-    sums = cv2.integral(_different(template, part, difference).view(np.uint8))  # [H + 1, W + 1] int32
-    lefts, tops = np.array([(tile.left, tile.top) for tile in tiles]).T
-    rights, bottoms = np.minimum(lefts + tile_px, width), np.minimum(tops + tile_px, height)
-    counts = sums[bottoms, rights] - sums[tops, rights] - sums[bottoms, lefts] + sums[tops, lefts]
-    return [tile for tile, count in zip(tiles, counts, strict=True) if count >= pixels]
+def gate_threshold(part: ByteArray, gate_difference: float) -> float:
+    """Grey levels that count as a difference on this part: `gate_difference` at full contrast, at least 8."""
+    dark, light = np.percentile(part[::4, ::4], (2, 98))
+    return max(gate_difference * float(light - dark) / 255.0, 8.0)
 
 
-def _spans(length: int, tile_px: int, stride_px: int) -> list[tuple[int, int, int]]:
-    """(start, owned from, owned to) of the tiles along one axis."""
-    if length <= tile_px:
-        return [(0, 0, length)]
-    starts = [*range(0, length - tile_px, stride_px), length - tile_px]
-    edges = [0, *[(a + tile_px + b) // 2 for a, b in pairwise(starts)], length]
-    return list(zip(starts, edges, edges[1:], strict=False))
+def _centres(start: float, stop: float, stride_px: int) -> list[int]:
+    """Whole-pixel centres of the fewest equal pieces of at most `stride_px` that cover start..stop."""
+    count = max(1, math.ceil((stop - start) / stride_px))
+    return [round(start + (stop - start) * (index + 0.5) / count) for index in range(count)]
 
 
 def _scaled(picture: ByteArray, level: int) -> ByteArray:
@@ -168,7 +154,7 @@ def _scaled(picture: ByteArray, level: int) -> ByteArray:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _shifted(picture: ByteArray, dx: int, dy: int) -> ByteArray:
+def shifted(picture: ByteArray, dx: int, dy: int) -> ByteArray:
     """picture[y + dy, x + dx] at (y, x), the edge repeated."""
     height, width = picture.shape
     ys = np.clip(np.arange(height) + dy, 0, height - 1)
