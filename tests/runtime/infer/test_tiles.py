@@ -109,7 +109,7 @@ def test_a_bent_template_is_registered_piece_by_piece() -> None:
     part = template.copy()
     part[:, 400:] = template[:, 397:637]  # the right part lies three pixels further right
     pairs = pairs_of(template, part)
-    assert all(330 < tile.left + 64 < 470 for tile in pairs.tiles if tile.level == 1)  # only across the fold
+    assert all(330 < tile.left + 64 < 470 for tile in pairs.tiles if tile.level == 1)  # across the fold
 
 
 def test_a_part_that_differs_everywhere_gets_the_grid() -> None:
