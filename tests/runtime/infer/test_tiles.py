@@ -87,7 +87,7 @@ def test_a_defect_is_the_centre_of_its_tile() -> None:
     part[150:162, 140:152] = 255 - part[150:162, 140:152]
     pairs = pairs_of(template, part)
     (tile,) = pairs.tiles
-    assert abs(tile.left + 64 - 146) <= 2 and abs(tile.top + 64 - 156) <= 2  # the band eats a pixel of an edge
+    assert abs(tile.left + 64 - 146) <= 2 and abs(tile.top + 64 - 156) <= 2  # the band eats an edge
     rows, columns = slice(tile.top, tile.top + 128), slice(tile.left, tile.left + 128)
     assert (pairs.part[0] == part[rows, columns]).all()
     assert (pairs.template[0] == template[rows, columns]).all()
