@@ -1,7 +1,7 @@
 """Trains the reference checkpoints' tokenizer: byte-level BPE with Qwen's pre-tokenizer, one token a digit.
 
-Corpus: canonical answers, the shipped prompts, and Python's own language reference (`pydoc_data.topics`, PSF licence)
-as ordinary English. 1,024 tokens are plenty for the schema and leave the parameters to the model.
+Corpus: canonical answers, the shipped prompts, and Python's own language reference (`pydoc_data.topics`, PSF
+licence) as ordinary English. 1,024 tokens are plenty for the schema and leave the parameters to the model.
 
     python examples/reference/make_tokenizer.py examples/reference/tokenizer
 """
@@ -27,7 +27,10 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 # Qwen2/Qwen3's pre-tokenizer pattern, as published in their tokenizer.json
-PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 LABELS = (
     "open",
     "short",

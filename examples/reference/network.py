@@ -1,7 +1,7 @@
-"""The reference network: a small Qwen3-VL of transformers, its dense head, and a batched forward pass for CPU training.
+"""The reference network: a small Qwen3-VL of transformers, its dense head, a batched pass for CPU training.
 
-transformers runs the vision attention picture by picture; here a batch of equal tiles is one tensor. The module tree,
-and so the checkpoint, stays transformers' own; `assert_same_as_transformers` holds the two together.
+transformers runs the vision attention picture by picture; here a batch of equal tiles is one tensor. The
+module tree, and so the checkpoint, stays transformers' own; `assert_same_as_transformers` joins both.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as functional
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -26,6 +27,25 @@ class TokenIds:
     vision_end: int
     end: int
     pad: int
+
+
+def token_ids_from_tokenizer(tokenizer: Tokenizer) -> TokenIds:
+    """The special tokens' ids; ValueError names one that is missing."""
+
+    def token(text: str) -> int:
+        found = tokenizer.token_to_id(text)
+        if found is None:
+            raise ValueError(f"the tokenizer has no {text}; make it with make_tokenizer.py")
+        return int(found)
+
+    return TokenIds(
+        image=token("<|image_pad|>"),
+        video=token("<|video_pad|>"),
+        vision_start=token("<|vision_start|>"),
+        vision_end=token("<|vision_end|>"),
+        end=token("<|im_end|>"),
+        pad=token("<|endoftext|>"),
+    )
 
 
 def config_from_tokens(ids: TokenIds, vocabulary_size: int) -> Qwen3VLConfig:
@@ -88,10 +108,12 @@ class DenseHead(nn.Module):
         nn.init.constant_(self.fc2.bias[1 + types :], 0.6)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(self.norm(features)), approximate="tanh"))
+        """[.., (1 + D) * H] to presence logit, type logits, and l, t, r, b in token units."""
+        return self.fc2(functional.gelu(self.fc1(self.norm(features)), approximate="tanh"))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions: x [.., n, head_dim] turned by angles [n, head_dim] whose halves are equal."""
     half = x.shape[-1] // 2
     return x * cos + torch.cat((-x[..., half:], x[..., :half]), dim=-1) * sin
 
@@ -132,7 +154,7 @@ class FastForward:
         v, heads = self.visual, self.vision_config.num_heads
         batch, count, _ = patches.shape
         weight = v.patch_embed.proj.weight
-        x = F.linear(patches, weight.view(weight.shape[0], -1), v.patch_embed.proj.bias)
+        x = functional.linear(patches, weight.view(weight.shape[0], -1), v.patch_embed.proj.bias)
         x = x + v.pos_embed.weight[self.patch_order]
         deepstack = []
         for index, block in enumerate(v.blocks):

@@ -1,13 +1,14 @@
 """Training samples: registered 128x128 tile pairs with their boxes, from scenes and from real pairs.
 
-Real pairs and scenes pass through the same registration and gate as on the device, after a template warp, blur and
-re-thresholding, so the network sees in training what it will see at the line.
+Real pairs and scenes pass through the same registration and gate as on the device, after a template warp,
+blur and re-thresholding, so the network sees in training what it will see at the line.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -15,22 +16,24 @@ import numpy.typing as npt
 
 from orinspect.evaluation.warp import warp_template
 from orinspect.runtime.capture.scenes import DEFECT_TYPES, pcb_scene
-from orinspect.runtime.infer.register import template_tile, window_at
-from orinspect.runtime.infer.tiles import differs
+from orinspect.runtime.infer.differences import clusters_of_differences
+from orinspect.runtime.infer.register import fitting_corner, shift_between, window_at
+from orinspect.runtime.infer.tiles import Tile, gate_threshold, shifted, tiles_on_boxes
 
 ByteArray = npt.NDArray[np.uint8]
 TILE_PX = 128
-CONTEXT_PX = 16  # around a template tile: room for warp and registration
+ROOM_PX = 24  # around the tile of a crop, to move it in training
 BOX_MARGIN_PX = 10
 VALIDATION_GROUPS = ("group00041", "group92000")
 TUNING_EVERY = 20  # every 20th pair of the training boards is kept out of training, to choose thresholds on
-COARSE_SHARE = 0.12
-SMALLEST_LABELLED_PX = 22.0  # a box that is smaller than this on the tile is left to the finer level
+COARSE_PX = 24.0  # a coarse tile answers for boxes at least this long on it
+OWNED_PX, LEVELS, GATE_DIFFERENCE, GATE_PIXELS = 64, (1, 2), 100, 3  # as the shipped recipe
+MAX_SHIFT_PX, TILE_SHIFT_PX = 6, 4  # as the shipped recipe
 
 
 @dataclass(frozen=True)
 class Board:
-    """A pair in memory: `template`, `part` [H, W] uint8; `boxes` [n, 5] float32 x1 y1 x2 y2 type, margin included."""
+    """A pair in memory: `template`, `part` [H, W] uint8; `boxes` [n, 5] x1 y1 x2 y2 type, with margin."""
 
     template: ByteArray
     part: ByteArray
@@ -40,7 +43,7 @@ class Board:
 
 def scene_board(seed: int) -> Board:
     """One scene as a board; a third of them grey camera pictures."""
-    style = "grey" if seed % 3 == 0 else "binary"
+    style: Literal["binary", "grey"] = "grey" if seed % 3 == 0 else "binary"
     scene = pcb_scene(seed, style=style)
     height, width = scene.image.shape
     rows = [
@@ -85,53 +88,106 @@ def deeppcb_boards(root: Path, subset: str) -> list[Board]:
 
 
 @dataclass(frozen=True)
+class Crop:
+    """A registered pair around one tile, with room to move: `template`, `part` [176, 176] uint8.
+
+    `boxes` [n, 5]: every box of the board in pixels of the middle 128 px tile, whether it lies on it or not.
+    """
+
+    template: ByteArray
+    part: ByteArray
+    boxes: npt.NDArray[np.float32]
+    level: int
+
+
+@dataclass(frozen=True)
 class Sample:
-    """`template`, `part` [128, 128] uint8 registered; `boxes` [n, 5] in tile pixels, clipped to the tile."""
+    """`template`, `part` [128, 128] uint8 registered; `boxes` [n, 5] in tile pixels: those it owns."""
 
     template: ByteArray
     part: ByteArray
     boxes: npt.NDArray[np.float32]
 
 
-def sample_from_board(board: Board, rng: np.random.Generator) -> Sample | None:
-    """A random tile of a board, augmented; None when the gate would have passed it unseen."""
-    coarse = rng.random() < COARSE_SHARE
-    level = 2 if coarse else 1
-    size = TILE_PX * level
-    height, width = board.part.shape
-    left, top = _origin(board, size, rng)
-    left, top = int(np.clip(left, 0, width - size)), int(np.clip(top, 0, height - size))
-    context = CONTEXT_PX * level
-    template = window_at(board.template, left - context, top - context, size + 2 * context)
-    part = window_at(board.part, left, top, size)
-    template, part = _disturbed(template, part, board.real, rng)
-    if coarse:
-        inner = TILE_PX + 2 * CONTEXT_PX
-        template = np.asarray(cv2.resize(template, (inner, inner), interpolation=cv2.INTER_AREA), np.uint8)
-        part = np.asarray(cv2.resize(part, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA), np.uint8)
-    boxes = _boxes_on_tile(board.boxes, left, top, level)
-    reach = 8 if rng.random() < 0.5 else 6
-    template = template_tile(template, part, CONTEXT_PX, CONTEXT_PX, reach)
-    template, part, boxes = _turned(template, part, boxes, int(rng.integers(8)))
-    span = float(np.percentile(part, 98) - np.percentile(part, 2))
-    if not differs(template, part, max(144 * span / 255, 8.0), 4) and rng.random() < 0.9:
-        return None
+def crops_from_board(board: Board, rng: np.random.Generator | None) -> list[Crop]:
+    """The tiles that the device would look at on this board, disturbed first when `rng` is given.
+
+    As many tiles without a defect are kept as with one, and at least two.
+    """
+    template, part = board.template, board.part
+    if rng is not None:
+        template, part = _disturbed(template, part, board.real, rng)
+    dx, dy = shift_between(template, part, MAX_SHIFT_PX)
+    template = shifted(template, dx, dy)
+    clusters = clusters_of_differences(
+        template, part, gate_threshold(part, GATE_DIFFERENCE), GATE_PIXELS, TILE_SHIFT_PX
+    )
+    tiles = list(tiles_on_boxes(clusters, TILE_PX, OWNED_PX, LEVELS))
+    if rng is not None:
+        tiles = _balanced(tiles, board.boxes, rng)
+    scaled = {1: (template, part), 2: (_half(template), _half(part))}
+    crops = []
+    for tile in tiles:
+        level_template, level_part = scaled[tile.level]
+        part_tile = window_at(level_part, tile.left, tile.top, TILE_PX)
+        x, y = fitting_corner(level_template, part_tile, tile.left, tile.top, TILE_SHIFT_PX)
+        boxes = board.boxes.copy()
+        boxes[:, [0, 2]] = boxes[:, [0, 2]] / tile.level - tile.left
+        boxes[:, [1, 3]] = boxes[:, [1, 3]] / tile.level - tile.top
+        size = TILE_PX + 2 * ROOM_PX
+        crops.append(
+            Crop(
+                window_at(level_template, x - ROOM_PX, y - ROOM_PX, size),
+                window_at(level_part, tile.left - ROOM_PX, tile.top - ROOM_PX, size),
+                boxes,
+                tile.level,
+            )
+        )
+    return crops
+
+
+def sample_from_crop(crop: Crop, rng: np.random.Generator | None) -> Sample:
+    """A tile of a crop: moved a little and turned when `rng` is given, else the middle as it is."""
+    dx = dy = turn = 0
+    if rng is not None:
+        reach = 24 if rng.random() < 0.12 else 5
+        dx, dy = (int(v) for v in rng.integers(-reach, reach + 1, 2))
+        turn = int(rng.integers(8))
+    boxes = crop.boxes - np.array([dx, dy, dx, dy, 0], np.float32)
+    x, y = boxes[:, [0, 2]].mean(1), boxes[:, [1, 3]].mean(1)
+    low, high = (TILE_PX - OWNED_PX) / 2, (TILE_PX + OWNED_PX) / 2
+    longest = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    boxes = boxes[
+        (x >= low) & (x < high) & (y >= low) & (y < high) & ((crop.level == 1) | (longest >= COARSE_PX))
+    ]
+    boxes[:, :4] = np.clip(boxes[:, :4], 0, TILE_PX)
+    where = np.s_[ROOM_PX + dy : ROOM_PX + dy + TILE_PX, ROOM_PX + dx : ROOM_PX + dx + TILE_PX]
+    template, part, boxes = _turned(crop.template[where], crop.part[where], boxes, turn)
     return Sample(np.ascontiguousarray(template), np.ascontiguousarray(part), boxes)
 
 
-def _origin(board: Board, size: int, rng: np.random.Generator) -> tuple[float, float]:
-    height, width = board.part.shape
-    if len(board.boxes) and rng.random() < 0.72:
-        x1, y1, x2, y2, _ = board.boxes[rng.integers(len(board.boxes))]
-        away = rng.uniform(0.1, 0.9, 2) * size
-        return (x1 + x2) / 2 - away[0], (y1 + y2) / 2 - away[1]
-    return rng.uniform(0, width - size), rng.uniform(0, height - size)
+def _balanced(tiles: list[Tile], boxes: npt.NDArray[np.float32], rng: np.random.Generator) -> list[Tile]:
+    """All tiles that own a defect and as many without one, at least two."""
+    middles = [(float(b[0] + b[2]) / 2, float(b[1] + b[3]) / 2) for b in boxes]
+    full: list[Tile] = []
+    empty: list[Tile] = []
+    for tile in tiles:
+        x1, y1, x2, y2 = (v * tile.level for v in tile.owned_xyxy)
+        holds = any(x1 <= x < x2 and y1 <= y < y2 for x, y in middles)
+        (full if holds else empty).append(tile)
+    rng.shuffle(empty)
+    return full + empty[: max(2, len(full))]
+
+
+def _half(picture: ByteArray) -> ByteArray:
+    size = (picture.shape[1] // 2, picture.shape[0] // 2)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _disturbed(
     template: ByteArray, part: ByteArray, real: bool, rng: np.random.Generator
 ) -> tuple[ByteArray, ByteArray]:
-    """Innocent differences: the template shifted and bent, either one blurred and thresholded again, specks."""
+    """Innocent differences: template shifted and bent, part blurred and thresholded again, light."""
     binary = bool(np.mean((part > 64) & (part < 192)) < 0.06)
     if rng.random() < (0.6 if real else 0.3):
         template = warp_template(template, rng, max_shift_px=4.0)
@@ -143,20 +199,6 @@ def _disturbed(
         gain, offset = rng.uniform(0.85, 1.15), rng.uniform(-15, 15)
         part = np.clip(part * gain + offset, 0, 255).astype(np.uint8)
     return template, part
-
-
-def _boxes_on_tile(
-    boxes: npt.NDArray[np.float32], left: int, top: int, level: int
-) -> npt.NDArray[np.float32]:
-    moved = boxes.copy()
-    moved[:, [0, 2]] = (moved[:, [0, 2]] - left) / level
-    moved[:, [1, 3]] = (moved[:, [1, 3]] - top) / level
-    x, y = moved[:, [0, 2]].mean(1), moved[:, [1, 3]].mean(1)
-    longest = np.maximum(moved[:, 2] - moved[:, 0], moved[:, 3] - moved[:, 1])
-    inside = (x > 2) & (x < TILE_PX - 2) & (y > 2) & (y < TILE_PX - 2) & (longest >= SMALLEST_LABELLED_PX)
-    moved = moved[inside]
-    moved[:, :4] = np.clip(moved[:, :4], 0, TILE_PX)
-    return moved
 
 
 def _turned(

@@ -1,4 +1,4 @@
-"""What the network should say about a sample: answer tokens with their weights, and the dense head's cells."""
+"""What the network should say about a sample: weighted answer tokens, and the dense head's cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_DEFECTS = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """`ids` [n]: the answer's tokens; `weights` [n]: loss weight of predicting each, 0 where the guide forces it."""
+    """`ids` [n]: the answer's tokens; `weights` [n]: loss weight of each, 0 where the guide forces it."""
 
     ids: list[int]
     weights: list[float]
@@ -71,7 +71,10 @@ class AnswerWriter:
 
 @dataclass(frozen=True)
 class Cells:
-    """Dense targets of a 4x4 grid: `presence` [16] 0/1, `known` [16] 0 where undecided, `type` [16], `box` [16, 4] ltrb."""
+    """Dense targets of a 4x4 grid.
+
+    `presence` [16] 0/1; `known` [16] 0 where undecided; `type` [16]; `box` [16, 4] l, t, r, b in token units.
+    """
 
     presence: FloatArray
     known: FloatArray
@@ -80,13 +83,14 @@ class Cells:
 
 
 def cells_from_boxes(boxes: FloatArray, side: int = 4) -> Cells:
-    """The cell that holds a box's centre answers for it; a neighbour within a fifth of a cell is left undecided."""
+    """The cell with a box's centre answers for it; a neighbour within a fifth of a cell is left undecided.
+
+    `boxes` [n, 5] in tile pixels with the type index last; of two in one cell the larger is kept.
+    """
     presence, known = np.zeros(side * side, np.float32), np.ones(side * side, np.float32)
     types, ltrb = np.zeros(side * side, np.int64), np.zeros((side * side, 4), np.float32)
-    order = np.argsort([-(row[2] - row[0]) * (row[3] - row[1]) for row in boxes])[::-1] if len(boxes) else []
-    for x1, y1, x2, y2, kind in (
-        boxes[order] / np.array([CELL_PX] * 4 + [1], np.float32) if len(boxes) else []
-    ):
+    smallest_first = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))[::-1]
+    for x1, y1, x2, y2, kind in boxes[smallest_first] / np.array([CELL_PX] * 4 + [1], np.float32):
         x, y = (x1 + x2) / 2, (y1 + y2) / 2
         column, row = min(int(x), side - 1), min(int(y), side - 1)
         for other_row in range(side):

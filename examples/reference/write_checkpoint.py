@@ -1,4 +1,4 @@
-"""Turns a training state (`last.pt`) into an ordinary Qwen3-VL checkpoint folder in bf16, dense head beside it.
+"""Turns a training state (`last.pt`) into an ordinary Qwen3-VL folder in bf16, the dense head beside.
 
 python examples/reference/write_checkpoint.py runs/reference/last.pt examples/reference/checkpoint
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from train import Reference
 
+from orinspect.examples.reference.losses import Reference
 from orinspect.export.prompt import prompt_ids
 from orinspect.runtime.capture.scenes import DEFECT_TYPES
 from orinspect.runtime.recipe import load_recipe
@@ -36,7 +36,7 @@ PREPROCESSOR = {
 
 
 def write_checkpoint(state_file: Path, out: Path) -> None:
-    """Writes config.json, model.safetensors, dense_head.safetensors, preprocessor_config.json and the tokenizer."""
+    """Writes configuration, weights, dense head, preprocessor, tokenizer and validation table into `out`."""
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer" / "tokenizer.json"))
     recipe = load_recipe(HERE / "pcb-compare.toml")
     reference = Reference(tokenizer, *prompt_ids(tokenizer, recipe))

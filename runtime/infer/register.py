@@ -44,11 +44,17 @@ def template_tile(
 
     `template` is [H, W] uint8; windows beyond its edge repeat the edge.
     """
-    size = part_tile.shape[0]
-    window = window_at(template, left - max_shift_px, top - max_shift_px, size + 2 * max_shift_px)
-    dx, dy = _best_shift(window, part_tile)
-    dx, dy = dx + max_shift_px, dy + max_shift_px
-    return window[dy : dy + size, dx : dx + size]
+    x, y = fitting_corner(template, part_tile, left, top, max_shift_px)
+    return window_at(template, x, y, part_tile.shape[0])
+
+
+def fitting_corner(
+    template: ByteArray, part_tile: ByteArray, left: int, top: int, max_shift_px: int
+) -> tuple[int, int]:
+    """(x, y) of the corner of the window that `template_tile` gives."""
+    size = part_tile.shape[0] + 2 * max_shift_px
+    dx, dy = _best_shift(window_at(template, left - max_shift_px, top - max_shift_px, size), part_tile)
+    return left + dx, top + dy
 
 
 def window_at(picture: ByteArray, left: int, top: int, size: int) -> ByteArray:

@@ -34,7 +34,7 @@ def test_trained_weights_agree(checkpoint: Path, tmp_path: Path) -> None:
     for defect in scene.defects[:3]:
         left, top = (min(max(defect.bbox_xyxy[axis] - 50, 0), 640 - 128) for axis in (0, 1))
         tiles = [each[None, top : top + 128, left : left + 128] for each in (scene.template, scene.image)]
-        patches = compare_patches(*tiles, difference_channel=True)[0]
+        patches = compare_patches(tiles[0], tiles[1], difference_channel=True)[0]
         for found, expected in zip(ours.see(patches[None]), theirs.see(patches[None]), strict=True):
             assert np.abs(found - expected).max() <= 1e-5 * max(10, np.abs(expected).max())
         expected = theirs.all_logits(ids, [patches])

@@ -1,0 +1,129 @@
+"""The table that a training run prints: dense F and the words' right choices on fixed tiles."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from orinspect.evaluation.warp import warp_template
+from orinspect.examples.reference.losses import Reference, patches_from_batch
+from orinspect.examples.reference.network import FastForward
+from orinspect.examples.reference.samples import (
+    crops_from_board,
+    deeppcb_boards,
+    sample_from_crop,
+    scene_board,
+)
+from orinspect.examples.reference.stream import Batch, batch_from_samples
+from orinspect.examples.reference.targets import AnswerWriter
+
+Numbers = npt.NDArray[Any]
+
+VALIDATION_BATCH = 64
+
+
+@torch.no_grad()
+def dense_counts(reference: Reference, batch: Batch) -> Numbers:
+    """(hits, reported, true) at presence 0.4, with type, IoU > 0.33, of boxes that the tile owns."""
+    fast = FastForward(reference.model)
+    tokens, deepstack = fast.vision(patches_from_batch(batch))
+    out = reference.dense(torch.cat([tokens, *deepstack], -1)).float().numpy()
+    counts = np.zeros(3)
+    for row, boxes in zip(out, batch.boxes, strict=True):
+        found: list[tuple[Numbers, int]] = []
+        for index in np.argsort(-row[:, 0]):
+            if row[index, 0] < math.log(0.4 / 0.6):
+                break
+            cy, cx = divmod(int(index), 4)
+            left, up, right, down = row[index, -4:]
+            box = np.array([cx + 0.5 - left, cy + 0.5 - up, cx + 0.5 + right, cy + 0.5 + down]) * 32
+            if all(overlap(box, other) < 0.3 for other, _ in found):
+                found.append((box, int(row[index, 1:-4].argmax())))
+        taken: set[int] = set()
+        for box, kind in found:
+            fits = [
+                i
+                for i, b in enumerate(boxes)
+                if i not in taken and overlap(box, b[:4]) > 0.33 and b[4] == kind
+            ]
+            if fits:
+                taken.add(fits[0])
+                counts += (1, 1, 0) if central(boxes[fits[0]]) else (0, 0, 0)
+            else:
+                counts += (0, 1, 0) if central(box) else (0, 0, 0)
+        counts[2] += sum(central(b) for b in boxes)
+    return counts
+
+
+def central(box: Numbers) -> bool:
+    """Whether a box [x1, y1, x2, y2, ..] in tile pixels is centred in the 64 px that the tile owns."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return bool(32 <= x < 96 and 32 <= y < 96)
+
+
+def overlap(a: Numbers, b: Numbers) -> float:
+    """Intersection over union of two boxes."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    inner = max(width, 0) * max(height, 0)
+    return float(inner / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inner + 1e-6))
+
+
+def validation_sets(writer: AnswerWriter, deeppcb: Path | None) -> dict[str, list[Batch]]:
+    """Every tile of unseen scenes; with the real pairs also of the two held-out boards, plain and warped."""
+    sources = {"scenes": [scene_board(seed) for seed in range(900_000, 900_040)]}
+    if deeppcb:
+        sources["boards"] = deeppcb_boards(deeppcb, "validation")[::5]
+        rng = np.random.default_rng(5)
+        sources["warped"] = [replace(b, template=warp_template(b.template, rng)) for b in sources["boards"]]
+    sets = {}
+    for name, boards in sources.items():
+        samples = [sample_from_crop(crop, None) for board in boards for crop in crops_from_board(board, None)]
+        print(f"  {name}: {len(boards)} boards, {len(samples)} tiles", flush=True)
+        batches = range(0, len(samples), VALIDATION_BATCH)
+        sets[name] = [batch_from_samples(samples[i : i + VALIDATION_BATCH], writer) for i in batches]
+    return sets
+
+
+@torch.no_grad()
+def validation_row(reference: Reference, batches: list[Batch]) -> dict[str, float]:
+    """Dense F with class, and the words' shares of right choices under teacher forcing."""
+    reference.eval()
+    counts = np.zeros(3)
+    sums: dict[str, float] = {}
+    for batch in batches:
+        counts += dense_counts(reference, batch)
+        for name, value in reference.losses(batch).items():
+            sums[name] = sums.get(name, 0.0) + float(value) / len(batches)
+    reference.train()
+    hits, reported, true = counts
+    row = {"dense F": 2 * hits / max(reported + true, 1), "recall": hits / max(true, 1)}
+    return {
+        **row,
+        **{name: sums[name] for name in ("words", "kind right", "type right", "list right", "tens right")},
+    }
+
+
+def table(
+    reference: Reference,
+    average: dict[str, Tensor],
+    held_out: dict[str, list[Batch]],
+    state: dict[str, Any],
+    out: Path,
+) -> None:
+    """Validates the averaged weights, prints the rows and appends them to `validation.jsonl`."""
+    own = {name: value.clone() for name, value in reference.state_dict().items()}
+    reference.load_state_dict(average)
+    for name, batches in held_out.items():
+        row = validation_row(reference, batches)
+        print(f"  {name:8s} " + "  ".join(f"{key} {value:.3f}" for key, value in row.items()), flush=True)
+        with (out / "validation.jsonl").open("a") as lines:
+            lines.write(json.dumps({"set": name, **state, **row}) + "\n")
+    reference.load_state_dict(own)
