@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pytest
 
-from orinspect.runtime.capture.frame import Camera, Frame, camera_from_source
+from orinspect.runtime.capture.frame import camera_from_source
 from orinspect.runtime.capture.process import ProcessCamera
 from orinspect.runtime.errors import CaptureError
+from orinspect.tests.planned_camera import planned
 
 SOURCE = "scenes:pcb?seed=3&parts=5&size_px=160"
-
-
-class PlannedCamera:
-    """A camera for a test: `source` is a comma list of frame sizes, `stuck`, `fail` or `die`."""
-
-    def __init__(self, source: str) -> None:
-        self._plan = source.split(",")
-
-    def __enter__(self) -> PlannedCamera:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        pass
-
-    def frames(self) -> Iterator[Frame]:
-        for number, step in enumerate(self._plan, 1):
-            if step == "stuck":
-                signal.pause()
-            elif step == "fail":
-                raise RuntimeError("the driver is upset")
-            elif step == "die":
-                os.kill(os.getpid(), signal.SIGSEGV)
-            else:
-                image = np.full((int(step), 8, 3), number, np.uint8)
-                yield Frame(image, None, number, 1.0, 1, "planned")
-
-
-def planned(source: str) -> Camera:
-    return PlannedCamera(source)
 
 
 def _segments() -> set[str]:
