@@ -8,16 +8,17 @@ start.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import random
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from .bell import Bell
 from .capture.clock import SystemClock, boot_id
 from .capture.frame import Frame, camera_from_source, read_picture
 from .capture.process import ProcessCamera
@@ -80,7 +81,7 @@ def run_service(
     """
     clock = clock or SystemClock()
     with ExitStack() as opened:
-        bell = opened.enter_context(_Bell())
+        bell = opened.enter_context(Bell())
         outbox = opened.enter_context(Outbox(config.outbox.path, keep=config.outbox.keep))
         facts = StationState(
             "starting", None, None, config.device.device_id, config.device.station_id, boot_id()
@@ -140,7 +141,7 @@ def inspect_pictures(
             station_id="by-hand",
             boot_id=boot_id(),
             recipe=inspector.recipe,
-            configuration=Identity("none", None, "0" * 64),
+            configuration=Identity("by-hand", None, hashlib.sha256(b"").hexdigest()),  # there is none
             bundle=_identity(opened),
         )
         trigger = _accepted(frame, setup, clock, Part(frame.part_id, setup.recipe.product), View("picture"))
@@ -152,7 +153,7 @@ def _inspect_until_stopped(
     clock: SystemClock,
     outbox: Outbox,
     publisher: Publisher,
-    bell: _Bell,
+    bell: Bell,
     boot: str,
     opening: AbstractContextManager[tuple[Inspects, BundleIdentity]],
 ) -> int:
@@ -213,7 +214,7 @@ class _Line:
         self._stopping = True
         self._camera.stop()
 
-    def run(self, bell: _Bell) -> None:
+    def run(self, bell: Bell) -> None:
         """Until the source ends, `stop`, or a failure that the next part would meet too; then ring."""
         try:
             for number, frame in enumerate(self._new_frames()):
@@ -261,20 +262,24 @@ class _Line:
             trigger.to_json(),
         )
         try:
-            report = _report(frame, trigger, sequence, self._inspector, setup, self._clock)
+            payload = _report(frame, trigger, sequence, self._inspector, setup, self._clock).to_json()
         except PictureError as error:
             log.warning("part %s was not inspected: %s", frame.part_id, error)
-            report = self._not_inspected(trigger, sequence, "not_inspected.picture", str(error))
-        except EngineError as error:
-            self._publisher.announce("fault", str(error))
-            report = self._not_inspected(trigger, sequence, "failed.engine", str(error))
+            payload = self._not_inspected(trigger, sequence, "not_inspected.picture", str(error))
+        except Exception as error:  # an engine, or a fault of ours: neither may have the next part
+            log.error("part %s failed", frame.part_id, exc_info=not isinstance(error, EngineError))
+            self._publisher.announce("fault", str(error) or repr(error))
+            payload = self._not_inspected(trigger, sequence, "failed.engine", str(error) or repr(error))
             self.exit_code = EXIT_ENGINE
-        self._outbox.commit(trigger.result_id, report.to_json())
+        self._outbox.commit(trigger.result_id, payload)
         self._publisher.wake()
 
-    def _not_inspected(self, trigger: Trigger, sequence: int, code: str, why: str) -> Report:
+    def _not_inspected(self, trigger: Trigger, sequence: int, code: str, why: str) -> str:
         now = self._clock.unix_s()
-        return report_not_inspected(trigger, sequence, self._setup, created_at=now, reason_code=code, why=why)
+        report = report_not_inspected(
+            trigger, sequence, self._setup, created_at=now, reason_code=code, why=why
+        )
+        return report.to_json()
 
 
 def _identity(bundle: Bundle) -> BundleIdentity:
@@ -327,40 +332,3 @@ def _publish_abandoned(outbox: Outbox, publisher: Publisher, setup: Setup, clock
         outbox.commit(row.result_id, report.to_json())
         log.warning("part %s was accepted but never inspected; it is reported so", report.part.part_id)
         publisher.wake()
-
-
-class _Bell:
-    """What wakes the main thread: SIGTERM, SIGINT, or another thread's `ring`; a context manager.
-
-    A pipe, not a threading.Event: a signal handler may interrupt the main thread while it holds the event's
-    own lock, and would wait for it for ever.
-    """
-
-    def __init__(self) -> None:
-        self.was_signal = False
-        self._reader, self._writer = os.pipe()
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Bell:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        os.close(self._reader)
-        os.close(self._writer)
-
-    def ring(self) -> None:
-        """Wake the main thread; any thread, any number of times."""
-        os.write(self._writer, b"r")
-
-    def wait(self) -> None:
-        """Until somebody rings; at once when somebody has."""
-        os.read(self._reader, 1)
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        self.was_signal = True
-        self.ring()

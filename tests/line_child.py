@@ -1,6 +1,6 @@
 """A service with a real camera process, outbox and MQTT, and an inspector that waits for the test's word.
 
-    python -m orinspect.tests.line_child service.toml [pass|reject|broken]
+    python -m orinspect.tests.line_child service.toml [pass|reject|broken|crash]
 
 It prints `inspecting PART` and goes on when a line, or the end, of standard input comes.
 """
@@ -38,6 +38,8 @@ class WaitingInspector:
         sys.stdin.readline()
         if self.says == "broken":
             raise EngineError("the engine gave NaN")
+        if self.says == "crash":
+            raise ZeroDivisionError("a fault of ours")
         return inspection([candidate()] if self.says == "reject" else [])
 
 

@@ -127,6 +127,15 @@ class Publisher:
         return StationState(state, reason, since, facts.device_id, facts.station_id, facts.boot_id)
 
     def _run(self) -> None:
+        """The thread. It never dies unseen: reports would pile up behind a station that looks healthy."""
+        try:
+            self._deliver()
+        except BaseException as error:
+            log.exception("delivery stopped unexpectedly")
+            self.failure = DeliveryError(f"delivery stopped unexpectedly: {error!r}")
+            self._on_failure()
+
+    def _deliver(self) -> None:
         """Connect, serve until the connection breaks, wait, again."""
         attempt = 0
         while not self._is_finished():
@@ -144,11 +153,15 @@ class Publisher:
             else:
                 self.connections += 1
                 log.info("connected to %s:%d, MQTT %s", self._config.host, self._config.port, link.protocol)
-                with link:
-                    done = _Session(self, link).serve()
+                attempt = 0
+                try:
+                    with link:
+                        done = _Session(self, link).serve()
+                except DeliveryError as error:  # the outbox: a full disk may have room again later
+                    done = str(error)
                 if done is None:
                     return
-                attempt, problem = 0, done
+                problem = done
             self.last_error = problem
             delay_s = self._delay_s(attempt)
             log.warning("%s; reports wait in the outbox, next attempt in %.1f s", problem, delay_s)

@@ -242,11 +242,12 @@ def test_without_a_broker_every_part_is_inspected_and_kept(tmp_path: Path) -> No
     assert _outbox(tmp_path)["published"] == 6
 
 
+@pytest.mark.parametrize(("says", "why"), [("broken", "NaN"), ("crash", "a fault of ours")])
 def test_a_failed_engine_is_reported_and_ends_the_process_with_its_code(
-    tmp_path: Path, messages: tuple[int, Messages]
+    tmp_path: Path, messages: tuple[int, Messages], says: str, why: str
 ) -> None:
     port, received = messages
-    with Line(tmp_path, port, "broken") as line:
+    with Line(tmp_path, port, says) as line:
         assert line.finish() == EXIT_ENGINE
     reports, states = _until(received, "offline")
     assert "fault" in states
@@ -254,6 +255,7 @@ def test_a_failed_engine_is_reported_and_ends_the_process_with_its_code(
         ("failed", "failed.engine")
     ]
     assert reports[0]["disposition"] == "review"
+    assert why in reports[0]["null_reasons"]["reasoning"]
 
 
 def test_a_camera_that_does_not_exist_is_a_fault_and_one_sentence(

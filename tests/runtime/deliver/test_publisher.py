@@ -246,6 +246,32 @@ def test_nobody_listens_there(outbox: Outbox) -> None:
         assert "Connection refused" in publisher.last_error
 
 
+def test_an_outbox_that_fails_for_a_while_is_tried_again(outbox: Outbox) -> None:
+    with ScriptedBroker() as broker, _publishing(outbox, _config(broker.port)) as publisher:
+        broker.next(Connect)
+        outbox._connection.execute("ALTER TABLE result RENAME TO away")
+        publisher.wake()
+        broker.next(Gone)
+        broker.next(Connect)
+        outbox._connection.execute("ALTER TABLE away RENAME TO result")
+        _commit(outbox, 1)
+        publisher.wake()
+        assert _reports(broker, 1) == [1]
+        assert "no such table" in publisher.last_error
+
+
+def test_delivery_never_dies_unseen(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = threading.Event()
+
+    def broken(limit: int) -> tuple[()]:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(outbox, "waiting", broken)
+    with ScriptedBroker() as broker, _publishing(outbox, _config(broker.port), failed.set) as publisher:
+        assert failed.wait(WAIT_S)
+        assert "a fault of ours" in str(publisher.failure)
+
+
 def test_a_password_file_that_is_missing_ends_it(outbox: Outbox, tmp_path: Path) -> None:
     failed = threading.Event()
     with ScriptedBroker() as broker:
