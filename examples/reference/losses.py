@@ -123,4 +123,4 @@ def dense_losses(out: Tensor, cells: Cells) -> dict[str, Tensor]:
 
 def total(parts: dict[str, Tensor]) -> Tensor:
     """The training objective."""
-    return parts["words"] + parts["presence"] + 0.7 * parts["kind"] + parts["box"]
+    return parts["words"] + parts["presence"] + parts["kind"] + parts["box"]

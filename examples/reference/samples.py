@@ -17,8 +17,8 @@ import numpy.typing as npt
 from orinspect.evaluation.warp import warp_template
 from orinspect.runtime.capture.scenes import DEFECT_TYPES, pcb_scene
 from orinspect.runtime.infer.differences import clusters_of_differences
-from orinspect.runtime.infer.register import fitting_corner, shift_between, window_at
-from orinspect.runtime.infer.tiles import Tile, gate_threshold, shifted, tiles_on_boxes
+from orinspect.runtime.infer.register import shift_between, window_at
+from orinspect.runtime.infer.tiles import Tile, gate_threshold, shifted, tile_pair, tiles_on_boxes
 
 ByteArray = npt.NDArray[np.uint8]
 TILE_PX = 128
@@ -97,7 +97,7 @@ class Crop:
     template: ByteArray
     part: ByteArray
     boxes: npt.NDArray[np.float32]
-    level: int
+    level: float
 
 
 @dataclass(frozen=True)
@@ -125,24 +125,15 @@ def crops_from_board(board: Board, rng: np.random.Generator | None) -> list[Crop
     tiles = list(tiles_on_boxes(clusters, TILE_PX, OWNED_PX, LEVELS))
     if rng is not None:
         tiles = _balanced(tiles, board.boxes, rng)
-    scaled = {1: (template, part), 2: (_half(template), _half(part))}
+    scaled = {0.5: (template, part), 1: (template, part), 2: (_half(template), _half(part))}
     crops = []
     for tile in tiles:
         level_template, level_part = scaled[tile.level]
-        part_tile = window_at(level_part, tile.left, tile.top, TILE_PX)
-        x, y = fitting_corner(level_template, part_tile, tile.left, tile.top, TILE_SHIFT_PX)
+        pair = tile_pair(level_template, level_part, tile, TILE_PX, TILE_SHIFT_PX, ROOM_PX)
         boxes = board.boxes.copy()
         boxes[:, [0, 2]] = boxes[:, [0, 2]] / tile.level - tile.left
         boxes[:, [1, 3]] = boxes[:, [1, 3]] / tile.level - tile.top
-        size = TILE_PX + 2 * ROOM_PX
-        crops.append(
-            Crop(
-                window_at(level_template, x - ROOM_PX, y - ROOM_PX, size),
-                window_at(level_part, tile.left - ROOM_PX, tile.top - ROOM_PX, size),
-                boxes,
-                tile.level,
-            )
-        )
+        crops.append(Crop(*pair, boxes, tile.level))
     return crops
 
 
@@ -150,7 +141,7 @@ def sample_from_crop(crop: Crop, rng: np.random.Generator | None) -> Sample:
     """A tile of a crop: moved a little and turned when `rng` is given, else the middle as it is."""
     dx = dy = turn = 0
     if rng is not None:
-        reach = 24 if rng.random() < 0.12 else 5
+        reach = 24 if rng.random() < 0.12 else 8
         dx, dy = (int(v) for v in rng.integers(-reach, reach + 1, 2))
         turn = int(rng.integers(8))
     boxes = crop.boxes - np.array([dx, dy, dx, dy, 0], np.float32)
@@ -158,7 +149,7 @@ def sample_from_crop(crop: Crop, rng: np.random.Generator | None) -> Sample:
     low, high = (TILE_PX - OWNED_PX) / 2, (TILE_PX + OWNED_PX) / 2
     longest = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
     boxes = boxes[
-        (x >= low) & (x < high) & (y >= low) & (y < high) & ((crop.level == 1) | (longest >= COARSE_PX))
+        (x >= low) & (x < high) & (y >= low) & (y < high) & ((crop.level == min(LEVELS)) | (longest >= COARSE_PX))
     ]
     boxes[:, :4] = np.clip(boxes[:, :4], 0, TILE_PX)
     where = np.s_[ROOM_PX + dy : ROOM_PX + dy + TILE_PX, ROOM_PX + dx : ROOM_PX + dx + TILE_PX]

@@ -16,6 +16,7 @@ FloatArray = npt.NDArray[np.float32]
 CELL_PX = 32  # one merged token
 TYPE_WEIGHT, LIST_WEIGHT, TENS_WEIGHT, ONES_WEIGHT = 4.0, 2.0, 1.0, 0.5
 MAX_DEFECTS = 8
+VOTE_CELLS, NEAR_CELLS = 0.75, 0.9  # of a box's centre from a cell's centre, in cells, the longer axis
 
 
 @dataclass(frozen=True)
@@ -83,23 +84,21 @@ class Cells:
 
 
 def cells_from_boxes(boxes: FloatArray, side: int = 4) -> Cells:
-    """The cell with a box's centre answers for it; a neighbour within a fifth of a cell is left undecided.
+    """A cell whose centre lies within three quarters of a cell of a box's centre answers for the nearest box.
 
-    `boxes` [n, 5] in tile pixels with the type index last; of two in one cell the larger is kept.
+    A tile is centred on its defect, where four cells meet: all four vote. Between VOTE_CELLS and NEAR_CELLS
+    nothing is asked. `boxes` [n, 5] in tile pixels with the type index last.
     """
     presence, known = np.zeros(side * side, np.float32), np.ones(side * side, np.float32)
     types, ltrb = np.zeros(side * side, np.int64), np.zeros((side * side, 4), np.float32)
-    smallest_first = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))[::-1]
-    for x1, y1, x2, y2, kind in boxes[smallest_first] / np.array([CELL_PX] * 4 + [1], np.float32):
-        x, y = (x1 + x2) / 2, (y1 + y2) / 2
-        column, row = min(int(x), side - 1), min(int(y), side - 1)
-        for other_row in range(side):
-            for other_column in range(side):
-                away = max(abs(x - other_column - 0.5), abs(y - other_row - 0.5))
-                if away < 0.7:
-                    known[other_row * side + other_column] = 0
-        index = row * side + column
-        presence[index], types[index] = 1, int(kind)
-        ltrb[index] = (column + 0.5 - x1, row + 0.5 - y1, x2 - column - 0.5, y2 - row - 0.5)
-    known[presence > 0] = 1
+    for index in range(side * side):
+        y, x = index // side + 0.5, index % side + 0.5
+        nearest = NEAR_CELLS
+        for x1, y1, x2, y2, kind in boxes / np.array([CELL_PX] * 4 + [1], np.float32):
+            away = max(abs((x1 + x2) / 2 - x), abs((y1 + y2) / 2 - y))
+            if away < nearest:
+                nearest = away
+                types[index], ltrb[index] = int(kind), (x - x1, y - y1, x2 - x, y2 - y)
+        presence[index] = float(nearest < VOTE_CELLS)
+        known[index] = float(nearest < VOTE_CELLS or nearest >= NEAR_CELLS)
     return Cells(presence, known, types, ltrb)

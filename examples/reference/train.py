@@ -37,7 +37,7 @@ from orinspect.runtime.recipe import load_recipe
 
 HERE = Path(__file__).parent
 TOKENIZER_FILE = HERE / "tokenizer" / "tokenizer.json"
-PEAK_RATE, WARMUP_STEPS, FINAL_SHARE, WEIGHT_DECAY, EMA_DECAY = 1.2e-3, 200, 0.02, 0.05, 0.998
+PEAK_RATE, WARMUP_STEPS, FINAL_SHARE, WEIGHT_DECAY, EMA_DECAY = 1.2e-3, 60, 0.02, 0.05, 0.998
 TABLE_EVERY_S = 480.0
 
 

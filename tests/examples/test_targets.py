@@ -127,24 +127,41 @@ def test_the_cell_under_the_centre_answers_with_the_box() -> None:
     assert (cells.known == 1).all()
 
 
-def test_a_neighbour_that_the_centre_nearly_touches_is_undecided() -> None:
-    cells = cells_from_boxes(boxes_of((82, 38, 102, 58, 0)))  # centre (92, 48): 4 px from cell 7
-    assert np.flatnonzero(cells.presence).tolist() == [6]
-    assert np.flatnonzero(cells.known == 0).tolist() == [7]
+def test_four_cells_answer_for_a_box_centred_where_they_meet() -> None:
+    cells = cells_from_boxes(boxes_of((50, 54, 78, 74, 1)))  # centre (64, 64): the middle of the tile
+    assert np.flatnonzero(cells.presence).tolist() == [5, 6, 9, 10]
+    for index in (5, 6, 9, 10):
+        assert cells.type[index] == 1
+        assert box_px(cells, index) == pytest.approx([50, 54, 78, 74], abs=1e-3)
 
 
-def test_of_two_defects_in_one_cell_the_larger_answers() -> None:
-    small, large = (72, 40, 88, 56, 1), (60, 30, 100, 66, 4)
-    for rows in ((small, large), (large, small)):
+def test_a_cell_that_the_centre_nearly_reaches_is_undecided() -> None:
+    for x, asked in ((89, [6, 7]), (87, [6]), (84, [6])):  # 23, 25 and 28 px from the middle of cell 7
+        cells = cells_from_boxes(boxes_of((x - 10, 38, x + 10, 58, 0)))
+        assert np.flatnonzero(cells.presence).tolist() == asked
+        assert np.flatnonzero(cells.known == 0).tolist() == ([7] if x in (87, 84) else [])
+
+
+def test_a_cell_between_two_defects_answers_for_the_nearer() -> None:
+    near, far = (
+        (72, 42, 86, 56, 1),
+        (52, 20, 92, 60, 4),
+    )  # centres (79, 49) and (72, 40); cell 6 is at (80, 48)
+    for rows in ((near, far), (far, near)):
         cells = cells_from_boxes(boxes_of(*rows))
-        assert np.flatnonzero(cells.presence).tolist() == [6] and cells.type[6] == 4
-        assert box_px(cells, 6) == pytest.approx(large[:4], abs=1e-3)
+        assert cells.type[6] == 1 and cells.type[5] == 4
+        assert box_px(cells, 6) == pytest.approx(near[:4], abs=1e-3)
 
 
-def test_cells_with_a_defect_are_always_known_and_the_last_edge_belongs_to_the_last_cell() -> None:
-    cells = cells_from_boxes(boxes_of((82, 38, 102, 58, 0), (88, 38, 112, 58, 2), (128, 128, 128, 128, 5)))
-    assert np.flatnonzero(cells.presence).tolist() == [6, 7, 15]
-    assert (cells.known[cells.presence > 0] == 1).all()
+def test_a_cell_with_a_defect_is_always_known() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(50):
+        cells = cells_from_boxes(random_boxes(rng, 6))
+        assert (cells.known[cells.presence > 0] == 1).all()
+        inside = random_boxes(rng, 1)
+        cells = cells_from_boxes(inside)
+        x, y = (inside[0, :2] + inside[0, 2:4]) / 2
+        assert cells.presence[int(y // CELL_PX) * 4 + int(x // CELL_PX)] == 1  # under every centre
 
 
 def test_no_defects_are_sixteen_known_empty_cells() -> None:
