@@ -35,11 +35,14 @@ class DefectType:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a picture is cut: square tiles of `tile_px`, one every `stride_px`, at each of `levels`."""
+    """How a picture is cut: square tiles of `tile_px` that own the `stride_px` square in their middle.
+
+    A level is the size of a tile pixel in picture pixels: 0.5 magnifies twice, 2 is half scale.
+    """
 
     tile_px: int = 128
     stride_px: int = 64
-    levels: tuple[int, ...] = (1, 2)
+    levels: tuple[float, ...] = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,6 @@ def _check(recipe: Recipe, where: str) -> None:
         "token_budget": (recipe.token_budget, 1),
         "tiling.tile_px": (tiling.tile_px, 1),
         "tiling.stride_px": (tiling.stride_px, 1),
-        "tiling.levels": (min(tiling.levels, default=0), 1),
         "registration.max_shift_px": (recipe.registration.max_shift_px, 0),
         "registration.tile_shift_px": (recipe.registration.tile_shift_px, 0),
         "gate.difference": (recipe.gate.difference, 0),
@@ -270,6 +272,9 @@ def _check(recipe: Recipe, where: str) -> None:
     for key, (value, least) in minima.items():
         if value < least:
             raise RecipeError(f"{where}: {key} is {value}; it must be at least {least:g}")
+    for level in tiling.levels or (0.0,):
+        if level not in (0.25, 0.5) and not (level >= 1 and level == int(level)):
+            raise RecipeError(f"{where}: tiling.levels holds {level:g}; use 0.25, 0.5 or whole numbers from 1")
     if tiling.stride_px > tiling.tile_px:
         raise RecipeError(
             f"{where}: tiling.stride_px is {tiling.stride_px}, larger than tile_px {tiling.tile_px};"

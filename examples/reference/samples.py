@@ -17,7 +17,7 @@ import numpy.typing as npt
 from orinspect.evaluation.warp import warp_template
 from orinspect.runtime.capture.scenes import DEFECT_TYPES, pcb_scene
 from orinspect.runtime.infer.differences import clusters_of_differences
-from orinspect.runtime.infer.register import shift_between, window_at
+from orinspect.runtime.infer.register import shift_between
 from orinspect.runtime.infer.tiles import Tile, gate_threshold, shifted, tile_pair, tiles_on_boxes
 
 ByteArray = npt.NDArray[np.uint8]
@@ -27,7 +27,7 @@ BOX_MARGIN_PX = 10
 VALIDATION_GROUPS = ("group00041", "group92000")
 TUNING_EVERY = 20  # every 20th pair of the training boards is kept out of training, to choose thresholds on
 COARSE_PX = 24.0  # a coarse tile answers for boxes at least this long on it
-OWNED_PX, LEVELS, GATE_DIFFERENCE, GATE_PIXELS = 64, (1, 2), 100, 3  # as the shipped recipe
+OWNED_PX, LEVELS, GATE_DIFFERENCE, GATE_PIXELS = 64, (0.5, 1.0, 2.0), 100, 3  # as the shipped recipe
 MAX_SHIFT_PX, TILE_SHIFT_PX = 6, 4  # as the shipped recipe
 
 
@@ -148,9 +148,8 @@ def sample_from_crop(crop: Crop, rng: np.random.Generator | None) -> Sample:
     x, y = boxes[:, [0, 2]].mean(1), boxes[:, [1, 3]].mean(1)
     low, high = (TILE_PX - OWNED_PX) / 2, (TILE_PX + OWNED_PX) / 2
     longest = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-    boxes = boxes[
-        (x >= low) & (x < high) & (y >= low) & (y < high) & ((crop.level == min(LEVELS)) | (longest >= COARSE_PX))
-    ]
+    owned = (x >= low) & (x < high) & (y >= low) & (y < high)
+    boxes = boxes[owned & ((crop.level == min(LEVELS)) | (longest >= COARSE_PX))]
     boxes[:, :4] = np.clip(boxes[:, :4], 0, TILE_PX)
     where = np.s_[ROOM_PX + dy : ROOM_PX + dy + TILE_PX, ROOM_PX + dx : ROOM_PX + dx + TILE_PX]
     template, part, boxes = _turned(crop.template[where], crop.part[where], boxes, turn)

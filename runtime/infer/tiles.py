@@ -11,10 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .differences import clusters_of_differences
-from .register import shift_between, template_tile, window_at
+from .register import fitting_corner, shift_between, window_at
 
 ByteArray = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
+
+HELD_SHARE = 0.625
+"""A level is too fine for a cluster longer than this share of a tile: its box and margin would be cut."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Tile:
     `owned_xyxy`: the region of the level's picture whose box centres this tile answers for.
     """
 
-    level: int
+    level: float
     scale: float
     left: int
     top: int
@@ -68,7 +71,7 @@ def tile_pairs(
     *,
     tile_px: int,
     stride_px: int,
-    levels: tuple[int, ...],
+    levels: tuple[float, ...],
     max_shift_px: int,
     tile_shift_px: int,
     gate_difference: int,
@@ -92,12 +95,12 @@ def tile_pairs(
     if len(tiles) > len(grid):  # differences everywhere: the whole picture is looked at, piece by piece
         tiles = grid
     template_tiles, part_tiles = [], []
-    scaled = {level: (_scaled(template, level), _scaled(part, level)) for level in levels}
+    scaled = {level: (_reduced(template, level), _reduced(part, level)) for level in levels}
     for tile in tiles:
         level_template, level_part = scaled[tile.level]
-        part_tile = window_at(level_part, tile.left, tile.top, tile_px)
-        part_tiles.append(part_tile)
-        template_tiles.append(template_tile(level_template, part_tile, tile.left, tile.top, tile_shift_px))
+        fitted, seen = tile_pair(level_template, level_part, tile, tile_px, tile_shift_px)
+        template_tiles.append(fitted)
+        part_tiles.append(seen)
     empty = np.zeros((0, tile_px, tile_px), np.uint8)
     return TilePairs(
         tiles,
@@ -108,31 +111,46 @@ def tile_pairs(
 
 
 def tiles_on_boxes(
-    boxes: Sequence[tuple[int, int, int, int]], tile_px: int, stride_px: int, levels: tuple[int, ...]
+    boxes: Sequence[tuple[int, int, int, int]], tile_px: int, stride_px: int, levels: tuple[float, ...]
 ) -> tuple[Tile, ...]:
     """Tiles centred on boxes (full-size pixels); each owns the `stride_px` square in its middle.
 
-    A box longer than `stride_px` gets a row of tiles on the finest level and one or more on the coarser ones,
-    which hold it whole. Tiles may reach over the picture's edge.
+    A level is used where it holds the box whole and large enough to be read: up to HELD_SHARE of a tile,
+    and for coarser levels from half the stride on. A box beyond the coarsest level gets a row of its tiles.
+    Tiles may reach over the picture's edge.
     """
-    tiles = []
+    tiles: list[Tile] = []
     for level in levels:
-        for x1, y1, x2, y2 in boxes:
-            if level > min(levels) and max(x2 - x1, y2 - y1) <= stride_px * level / 2:
-                continue
-            for y in _centres(y1 / level, y2 / level, stride_px):
-                for x in _centres(x1 / level, x2 / level, stride_px):
-                    half = stride_px // 2
-                    owned = (x - half, y - half, x + half, y + half)
-                    tiles.append(Tile(level, float(level), x - tile_px // 2, y - tile_px // 2, owned))
+        for box in boxes:
+            longest = max(box[2] - box[0], box[3] - box[1])
+            is_small = level > min(levels) and longest <= stride_px * level / 2
+            is_large = level < max(levels) and longest > HELD_SHARE * tile_px * level
+            if not is_small and not is_large:
+                tiles += _tiles_on_box(box, tile_px, stride_px, level)
     return tuple(tiles)
 
 
 def tile_grid(
-    width: int, height: int, tile_px: int, stride_px: int, levels: tuple[int, ...]
+    width: int, height: int, tile_px: int, stride_px: int, levels: tuple[float, ...]
 ) -> tuple[Tile, ...]:
-    """Tiles whose owned squares cover a picture of `width` x `height` px on every level."""
-    return tiles_on_boxes([(0, 0, width, height)], tile_px, stride_px, levels)
+    """Tiles whose owned squares cover a `width` x `height` picture on every level that does not magnify."""
+    whole = [level for level in levels if level >= 1] or [max(levels)]
+    return tuple(
+        tile for level in whole for tile in _tiles_on_box((0, 0, width, height), tile_px, stride_px, level)
+    )
+
+
+def _tiles_on_box(box: tuple[int, int, int, int], tile_px: int, stride_px: int, level: float) -> list[Tile]:
+    """The fewest tiles of one level whose owned squares cover a box."""
+    x1, y1, x2, y2 = (side / level for side in box)
+    half, zoom = stride_px // 2, max(round(1 / level), 1)
+    tiles = []
+    for y in _centres(y1, y2, stride_px):
+        for x in _centres(x1, x2, stride_px):
+            x, y = x // zoom * zoom, y // zoom * zoom  # a magnified window begins at a whole pixel
+            owned = (x - half, y - half, x + half, y + half)
+            tiles.append(Tile(level, level, x - tile_px // 2, y - tile_px // 2, owned))
+    return tiles
 
 
 def gate_threshold(part: ByteArray, gate_difference: float) -> float:
@@ -147,10 +165,34 @@ def _centres(start: float, stop: float, stride_px: int) -> list[int]:
     return [round(start + (stop - start) * (index + 0.5) / count) for index in range(count)]
 
 
-def _scaled(picture: ByteArray, level: int) -> ByteArray:
-    if level == 1:
+def tile_pair(
+    template: ByteArray, part: ByteArray, tile: Tile, tile_px: int, max_shift_px: int, room_px: int = 0
+) -> tuple[ByteArray, ByteArray]:
+    """(template, part) of one tile, [tile_px + 2 * room_px] squared, the template registered to the part.
+
+    `template` and `part` are the pictures of the tile's level; on a level below 1 they are the full-size
+    ones and the window is magnified. `room_px`: tile pixels around the tile, for training.
+    """
+    zoom = max(round(1 / tile.scale), 1)
+    left, top, size, room = tile.left // zoom, tile.top // zoom, tile_px // zoom, room_px // zoom
+    x, y = fitting_corner(template, window_at(part, left, top, size), left, top, max_shift_px)
+    whole = size + 2 * room
+    pair = (
+        window_at(template, x - room, y - room, whole),
+        window_at(part, left - room, top - room, whole),
+    )
+    if zoom == 1:
+        return pair
+    sides = (whole * zoom, whole * zoom)
+    large = [np.asarray(cv2.resize(p, sides, interpolation=cv2.INTER_LINEAR), np.uint8) for p in pair]
+    return large[0], large[1]
+
+
+def _reduced(picture: ByteArray, level: float) -> ByteArray:
+    """The picture of a level; levels below 1 magnify tile by tile."""
+    if level <= 1:
         return picture
-    size = (max(picture.shape[1] // level, 1), max(picture.shape[0] // level, 1))
+    size = (max(int(picture.shape[1] / level), 1), max(int(picture.shape[0] / level), 1))
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 

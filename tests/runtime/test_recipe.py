@@ -33,7 +33,7 @@ def test_the_shipped_recipe_has_the_six_pcb_types_in_their_order() -> None:
     recipe = load_recipe(REFERENCE)
     assert recipe.types == ("open", "short", "mousebite", "spur", "copper", "pin-hole")
     assert recipe.defect("open").severity == "critical"
-    assert recipe.tiling.levels == (1, 2)
+    assert recipe.tiling.levels == (0.5, 1, 2)
     assert recipe.scale.mm_per_px is None
 
 
@@ -83,8 +83,8 @@ def test_a_whole_number_may_stand_for_a_float(tmp_path: Path) -> None:
             "coordinates is '0-9'; expected '0-99' or '0-1000'",
         ),
         ("[[defect]]", "[tiling]\nlevels = 2\n[[defect]]", "tiling.levels must be a list"),
-        ("[[defect]]", '[tiling]\nlevels = [1, "a"]\n[[defect]]', "tiling.levels must be a whole number"),
-        ("[[defect]]", "[tiling]\nlevels = []\n[[defect]]", "tiling.levels is 0"),
+        ("[[defect]]", '[tiling]\nlevels = [1, "a"]\n[[defect]]', "tiling.levels must be a number"),
+        ("[[defect]]", "[tiling]\nlevels = []\n[[defect]]", "tiling.levels holds 0"),
         ("[[defect]]", "[tiling]\nstride_px = 200\n[[defect]]", "tiles would leave gaps"),
         ("[[defect]]", "[thresholds]\npresence = 4\n[[defect]]", "thresholds.presence is 4.0"),
         ("[[defect]]", "[scale]\nmm_per_px = -1\n[[defect]]", "scale.mm_per_px is -1.0"),

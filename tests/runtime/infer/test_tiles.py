@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from orinspect.runtime.infer.differences import outside_band
-from orinspect.runtime.infer.tiles import TilePairs, tile_grid, tile_pairs, tiles_on_boxes
+from orinspect.runtime.infer.tiles import Tile, TilePairs, tile_grid, tile_pair, tile_pairs, tiles_on_boxes
 
 Picture = npt.NDArray[np.uint8]
 
@@ -29,7 +29,7 @@ def pairs_of(template: Picture, part: Picture, gate_pixels: int = 3) -> TilePair
         part,
         tile_px=128,
         stride_px=64,
-        levels=(1, 2),
+        levels=(1.0, 2.0),
         max_shift_px=6,
         tile_shift_px=4,
         gate_difference=100,
@@ -53,25 +53,49 @@ def test_every_pixel_of_a_level_is_owned(width: int, height: int, stride_px: int
         assert (owners >= 1).all()
 
 
+def tile_grid_of(level: float) -> tuple[Tile, ...]:
+    """Tiles over the box of the next test, on one level."""
+    return tiles_on_boxes([(180, 90, 310, 130)], 128, 64, (level,))
+
+
 def test_a_box_comes_back_to_its_place_from_every_tile_that_owns_it() -> None:
     box = (201.0, 90.0, 231.0, 130.0)
-    tiles = tiles_on_boxes([(180, 90, 310, 130)], 128, 64, (1, 2))
+    tiles = [tile for level in (0.5, 1.0, 2.0) for tile in tile_grid_of(level)]
     levels = set()
     for tile in tiles:
         x1, y1, x2, y2 = (side / tile.scale for side in box)
         local = (x1 - tile.left, y1 - tile.top, x2 - tile.left, y2 - tile.top)
         assert tile.to_picture(local) == box
         levels |= {tile.level} if tile.owns(local) else set()
-    assert levels == {1, 2}
+    assert levels == {0.5, 1.0, 2.0}
 
 
-def test_a_small_cluster_is_one_centred_tile_and_a_long_one_a_row_with_a_coarse_view() -> None:
-    (small,) = tiles_on_boxes([(100, 200, 120, 210)], 128, 64, (1, 2))
-    assert (small.left, small.top, small.owned_xyxy) == (46, 141, (78, 173, 142, 237))
-    row = tiles_on_boxes([(100, 200, 250, 210)], 128, 64, (1, 2))
-    fine, coarse = [t for t in row if t.level == 1], [t for t in row if t.level == 2]
-    assert [t.left + 64 for t in fine] == [125, 175, 225] and len(coarse) == 2
-    assert all(any(t.owned_xyxy[0] <= x < t.owned_xyxy[2] for t in fine) for x in range(100, 250))
+def test_a_small_cluster_is_one_centred_tile() -> None:
+    (tile,) = tiles_on_boxes([(100, 200, 120, 210)], 128, 64, (1.0, 2.0))
+    assert (tile.left, tile.top, tile.owned_xyxy) == (46, 141, (78, 173, 142, 237))
+    (tile,) = tiles_on_boxes([(101, 200, 121, 210)], 128, 64, (0.5, 1.0, 2.0))
+    assert tile.scale == 0.5 and (tile.left + 64, tile.top + 64) == (222, 410)
+
+
+def test_the_size_of_a_cluster_chooses_its_levels() -> None:
+    def levels(longest: int) -> list[float]:
+        return [t.level for t in tiles_on_boxes([(100, 200, 100 + longest, 210)], 128, 64, (0.5, 1.0, 2.0))]
+
+    assert levels(20) == [0.5] and levels(36) == [0.5, 0.5, 1.0] and levels(60) == [1.0]
+    assert levels(76) == [1.0, 1.0, 2.0]  # two fine tiles side by side and the whole at half scale
+    assert levels(300) == [2.0, 2.0, 2.0]
+
+
+def test_a_level_below_one_magnifies_and_registers() -> None:
+    template = board()
+    part = np.roll(template, 2, axis=1)
+    (tile,) = tiles_on_boxes([(141, 151, 161, 161)], 128, 64, (0.5,))
+    fitted, seen = tile_pair(template, part, tile, 128, 4)
+    left, top = tile.left // 2, tile.top // 2
+    assert (cv2.resize(part[top : top + 64, left : left + 64], (128, 128)) == seen).all()
+    assert (fitted == seen).all()
+    wide = tile_pair(template, part, tile, 128, 4, room_px=24)
+    assert wide[0].shape == (176, 176) and (wide[1][24:-24:8, 24:-24:8] // 128 == seen[::8, ::8] // 128).all()
 
 
 def test_a_part_equal_to_its_template_opens_no_tile() -> None:
