@@ -249,11 +249,13 @@ def test_nobody_listens_there(outbox: Outbox) -> None:
 def test_an_outbox_that_fails_for_a_while_is_tried_again(outbox: Outbox) -> None:
     with ScriptedBroker() as broker, _publishing(outbox, _config(broker.port)) as publisher:
         broker.next(Connect)
-        outbox._connection.execute("ALTER TABLE result RENAME TO away")
+        with outbox._atomic() as connection:
+            connection.execute("ALTER TABLE result RENAME TO away")
         publisher.wake()
         broker.next(Gone)
         broker.next(Connect)
-        outbox._connection.execute("ALTER TABLE away RENAME TO result")
+        with outbox._atomic() as connection:
+            connection.execute("ALTER TABLE away RENAME TO result")
         _commit(outbox, 1)
         publisher.wake()
         assert _reports(broker, 1) == [1]
