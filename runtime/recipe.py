@@ -274,7 +274,9 @@ def _check(recipe: Recipe, where: str) -> None:
             raise RecipeError(f"{where}: {key} is {value}; it must be at least {least:g}")
     for level in tiling.levels or (0.0,):
         if level not in (0.25, 0.5) and not (level >= 1 and level == int(level)):
-            raise RecipeError(f"{where}: tiling.levels holds {level:g}; use 0.25, 0.5 or whole numbers from 1")
+            raise RecipeError(
+                f"{where}: tiling.levels holds {level:g}; use 0.25, 0.5 or whole numbers from 1"
+            )
     if tiling.stride_px > tiling.tile_px:
         raise RecipeError(
             f"{where}: tiling.stride_px is {tiling.stride_px}, larger than tile_px {tiling.tile_px};"

@@ -38,7 +38,7 @@ class Candidate:
     presence: float
     probabilities: tuple[float, ...]
     is_cut: bool = False
-    level: int = 1
+    level: float = 1.0
 
     @property
     def type_index(self) -> int:

@@ -54,7 +54,7 @@ def owned(
     *,
     tile_px: int,
     stride_px: int,
-    finest: int,
+    finest: float,
     slack_px: float,
     nms_iou: float,
 ) -> list[Candidate]:

@@ -11,6 +11,7 @@ import pytest
 
 from orinspect.examples.reference.samples import (
     BOX_MARGIN_PX,
+    LEVELS,
     ROOM_PX,
     TILE_PX,
     Board,
@@ -53,7 +54,7 @@ def test_the_eight_turns_are_eight() -> None:
     assert len({_turned(picture, picture, none, turn)[1].tobytes() for turn in range(8)}) == 8
 
 
-def marked_crop(box: tuple[int, int, int, int], level: int = 1) -> Crop:
+def marked_crop(box: tuple[int, int, int, int], level: float = 1.0) -> Crop:
     """A crop whose part is white in `box`, in pixels of the middle tile."""
     size = TILE_PX + 2 * ROOM_PX
     x1, y1, x2, y2 = box
@@ -87,30 +88,35 @@ def test_a_validation_tile_is_the_middle_of_its_crop() -> None:
 def test_a_box_beyond_the_tile_is_clipped_and_a_small_one_is_left_to_the_finer_level() -> None:
     wide = marked_crop((-9, 50, 137, 74))
     assert sample_from_crop(wide, None).boxes[0, :4].tolist() == [0, 50, 128, 74]
-    assert len(sample_from_crop(marked_crop((50, 60, 70, 71), level=1), None).boxes) == 1
-    assert len(sample_from_crop(marked_crop((50, 60, 70, 71), level=2), None).boxes) == 0
+    for level in LEVELS:
+        owned = sample_from_crop(marked_crop((50, 60, 70, 71), level), None).boxes
+        assert len(owned) == int(level == min(LEVELS))
     assert len(sample_from_crop(marked_crop((5, 60, 25, 71)), None).boxes) == 0  # owned by a neighbour
 
 
-def test_a_board_gives_a_crop_centred_on_its_defect_and_a_shifted_template_is_fitted() -> None:
+@pytest.mark.parametrize("length", [14, 34, 84])
+def test_a_tile_that_owns_a_defect_shows_it_under_its_box_on_every_level(length: int) -> None:
     template = np.zeros((320, 320), np.uint8)
     for x in range(20, 320, 40):
         template[:, x : x + 12] = 255
     for y in (60, 190, 280):
         cv2.circle(template, (y, y), 17, 255, -1)
     part = template.copy()
-    part[150:164, 236:250] = 255 - part[150:164, 236:250]
-    found = extent(part != template)
-    boxes = np.array([[*found, 1]], np.float32)
+    part[150 : 150 + length, 226:240] = 255 - part[150 : 150 + length, 226:240]
+    board_box = extent(part != template)
+    boxes = np.array([[*board_box, 1]], np.float32)
     moved = np.roll(template, (2, -3), (0, 1))
     for before in (template, moved):
-        crops = [
-            crop for crop in crops_from_board(Board(before, part, boxes, False), None) if crop.level == 1
-        ]
-        sample = min((sample_from_crop(crop, None) for crop in crops), key=lambda s: -len(s.boxes))
-        x, y = (sample.boxes[0, :2] + sample.boxes[0, 2:4]) / 2
-        assert abs(x - 64) < 8 and abs(y - 64) < 8
-        assert extent(sample.part != sample.template) == sample.boxes[0, :4].tolist()
+        crops = crops_from_board(Board(before, part, boxes, False), None)
+        owners = [(crop, sample) for crop in crops if len((sample := sample_from_crop(crop, None)).boxes)]
+        assert owners
+        for crop, sample in owners:
+            x, y = (sample.boxes[0, :2] + sample.boxes[0, 2:4]) / 2
+            assert 32 <= x < 96 and 32 <= y < 96
+            seen = cv2.absdiff(sample.part, sample.template) > 128
+            np.testing.assert_allclose(extent(seen), sample.boxes[0, :4], atol=1.5)
+            sides = (sample.boxes[0, 2:4] - sample.boxes[0, :2]) * crop.level
+            assert sides.tolist() == [board_box[2] - board_box[0], board_box[3] - board_box[1]]
 
 
 def test_a_scene_becomes_a_board_with_margins() -> None:

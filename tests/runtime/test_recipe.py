@@ -33,7 +33,7 @@ def test_the_shipped_recipe_has_the_six_pcb_types_in_their_order() -> None:
     recipe = load_recipe(REFERENCE)
     assert recipe.types == ("open", "short", "mousebite", "spur", "copper", "pin-hole")
     assert recipe.defect("open").severity == "critical"
-    assert recipe.tiling.levels == (0.5, 1, 2)
+    assert recipe.tiling.levels == (0.5, 1.0, 2.0)
     assert recipe.scale.mm_per_px is None
 
 

@@ -43,7 +43,7 @@ def pairs_of(template: Picture, part: Picture, gate_pixels: int = 3) -> TilePair
 @pytest.mark.parametrize("stride_px", [64, 96, 128])
 def test_every_pixel_of_a_level_is_owned(width: int, height: int, stride_px: int) -> None:
     tiles = tile_grid(width, height, 128, stride_px, (1, 2))
-    for level in {tile.level for tile in tiles}:
+    for level in {int(tile.level) for tile in tiles}:
         owners = np.zeros((max(height // level, 1), max(width // level, 1)), int)
         for tile in (tile for tile in tiles if tile.level == level):
             x1, y1, x2, y2 = tile.owned_xyxy
