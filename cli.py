@@ -25,9 +25,8 @@ EXTRA_OF_LIBRARY = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code instead of raising."""
-    parser = _parser()
     try:
-        arguments = parser.parse_args(argv)
+        arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments))
     except SystemExit as stop:  # argparse has already said what is wrong
         return stop.code if isinstance(stop.code, int) else 2
@@ -39,6 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if extra is None:
             raise
         print(f"orinspect: {error.name} is missing; pip install 'orinspect[{extra}]'", file=sys.stderr)
+        return 1
+    except OSError as error:  # a file or folder that refuses; anything else about the system is a bug here
+        if error.filename is None:
+            raise
+        print(f"orinspect: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -52,12 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"orinspect {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_demo(commands)
-    _add_export(commands)
-    _add_inspect(commands)
-    _add_evaluate(commands)
-    _add_run(commands)
-    _add_bench(commands)
+    for add in (_add_demo, _add_export, _add_inspect, _add_evaluate, _add_run, _add_bench):
+        add(commands)
     return parser
 
 

@@ -53,6 +53,15 @@ def test_an_error_of_ours_is_one_sentence(
     assert not shown.out
 
 
+def test_a_folder_that_refuses_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("a file where the demo wants a folder", encoding="utf-8")
+    checkpoint = ["--checkpoint", str(tmp_path), "--recipe", str(tmp_path)]
+    assert main(["demo", "--out", str(taken), *checkpoint]) == 1
+    assert capsys.readouterr().err.strip() == f"orinspect: {taken}: File exists"
+    assert taken.read_text("utf-8").startswith("a file")
+
+
 def test_ctrl_c_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
     _fail_with(KeyboardInterrupt(), monkeypatch)
     assert main(["run", "--config", "x.toml"]) == 130
