@@ -5,8 +5,8 @@
          ──► subscriber.py      knows the topics and the JSON Schema, nothing else; prints the table
 
 What is left in the folder: `bundle/`, `service.toml`, `outbox.sqlite`, `results.jsonl` (the reports as the
-subscriber received them), `pictures/`, `summary.json`, `service.log`. A run that was killed is continued by
-the next one; a run that ended is replaced by the next one.
+subscriber received them), `pictures/`, `summary.json`, `service.log`, `run.json`. A run that was killed is
+continued by the next one; a run that ended is replaced by the next one.
 """
 
 from __future__ import annotations
@@ -67,11 +67,13 @@ def run_demo(
         )
     out = Path(out).absolute()
     source = f"scenes:pcb?seed=1&fps=5&style={style}&parts={parts}"
-    goes_on = _is_unfinished(out, source)
+    plan = _plan(source, Path(checkpoint), Path(recipe))
+    goes_on = _is_unfinished(out, plan)
     if goes_on:
         say(f"going on with the unfinished run in {out.name}/")
     else:
         _clear(out)
+        (out / "run.json").write_text(plan, encoding="utf-8")
     bundle = _bundle(out, goes_on, export, checkpoint, recipe, say)
     with ExitStack() as opened:
         broker = opened.enter_context(EmbeddedBroker())
@@ -104,18 +106,26 @@ def _one_at_a_time(say: Say) -> Say:
     return said
 
 
-def _is_unfinished(out: Path, source: str) -> bool:
-    """True when a run of the same parts was cut off there."""
-    config = out / "service.toml"
-    if (out / "summary.json").exists() or not (out / "outbox.sqlite").exists() or not config.exists():
+def _plan(source: str, checkpoint: Path, recipe: Path) -> str:
+    """What a run is about, as JSON: only a run of the same parts, weights and recipe may be continued."""
+    files = sorted(checkpoint.iterdir()) if checkpoint.is_dir() else []
+    weights = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    text = recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
+    return json.dumps({"source": source, "checkpoint": checkpoint.name, "files": weights, "recipe": text})
+
+
+def _is_unfinished(out: Path, plan: str) -> bool:
+    """True when a run of the same plan was cut off there."""
+    run = out / "run.json"
+    if (out / "summary.json").exists() or not (out / "outbox.sqlite").exists() or not run.exists():
         return False
-    return f"source = {json.dumps(source)}\n" in config.read_text(encoding="utf-8")
+    return run.read_text(encoding="utf-8") == plan
 
 
 def _clear(out: Path) -> None:
     """Remove what an earlier run left, and nothing else; the bundle is replaced when it is exported."""
     out.mkdir(parents=True, exist_ok=True)
-    names = ("summary.json", "results.jsonl", "service.toml", "service.log")
+    names = ("run.json", "summary.json", "results.jsonl", "service.toml", "service.log")
     for path in (*(out / name for name in names), *out.glob("outbox.sqlite*")):
         path.unlink(missing_ok=True)
     shutil.rmtree(out / "pictures", ignore_errors=True)

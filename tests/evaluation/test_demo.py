@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orinspect.evaluation.demo import run_demo
+from orinspect.evaluation.demo import _is_unfinished, _plan, run_demo
 from orinspect.tests.small_bundle import RECIPE, write_small_bundle
 
 pytestmark = pytest.mark.slow
@@ -87,3 +87,19 @@ def test_killed_in_the_middle_it_goes_on_and_nothing_is_lost_or_doubled(
     assert {report["part"]["part_id"] for report in received} == {f"scenes-1-{n:04d}" for n in range(6)}
     assert summary["parts"] + summary["not_inspected"] == 6
     assert summary["not_inspected"] <= 2
+
+
+def test_an_unfinished_run_of_other_weights_is_not_continued(tmp_path: Path) -> None:
+    checkpoint, out = tmp_path / "weights", tmp_path / "out"
+    checkpoint.mkdir()
+    out.mkdir()
+    (checkpoint / "model.safetensors").write_bytes(b"first")
+    plan = _plan("scenes:pcb", checkpoint, RECIPE)
+    (out / "run.json").write_text(plan, encoding="utf-8")
+    assert not _is_unfinished(out, plan), "it did not come to the first part"
+    (out / "outbox.sqlite").touch()
+    assert _is_unfinished(out, plan)
+    (checkpoint / "model.safetensors").write_bytes(b"second, longer")
+    assert not _is_unfinished(out, _plan("scenes:pcb", checkpoint, RECIPE))
+    (out / "summary.json").touch()
+    assert not _is_unfinished(out, plan)
