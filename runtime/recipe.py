@@ -81,11 +81,18 @@ class Scale:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Probabilities and overlaps between 0 and 1 that decide what is looked at, reported and reviewed."""
+    """Probabilities and overlaps between 0 and 1 that decide what is looked at, reported and reviewed.
+
+    candidate: dense presence that sends a tile to the decoder; presence: that reports a defect where the dense
+    head runs without the words; dense_alone: the same where the words looked and did not name it; words:
+    confidence of the words without the dense head; both: weighted confidence where the two agree on a place.
+    """
 
     candidate: float = 0.05
     presence: float = 0.4
+    dense_alone: float = 0.97
     words: float = 0.5
+    both: float = 0.35
     review_confidence: float = 0.85
     nms_iou: float = 0.3
 

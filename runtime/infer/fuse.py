@@ -1,10 +1,9 @@
 """Two detectors' candidates to one list of defects: ownership of tiles, levels, duplicates, and the two
 views joined.
 
-The dense head and the words look at the same tiles. Where both see a defect its confidence is the noisy-or
-of the two, 1 - (1 - dense)(1 - words), its box their mean and its type the one with the larger sum of
-probabilities. What only one of them sees must pass that detector's own threshold, and says so in its
-`reason`.
+The dense head and the words look at the same tiles. Where both see a defect its probabilities are their mean,
+weighted by WORDS_SHARE, its type the most probable one and its box the mean of the two boxes. What only one of
+them sees must pass that detector's own threshold, and says so in its `reason`.
 """
 
 from __future__ import annotations
@@ -25,6 +24,9 @@ WORDS_SLACK_PX = 8.0
 
 COARSE_SHARE = 0.75
 """A coarse level answers for boxes longer than this share of what the level below it surely holds whole."""
+
+WORDS_SHARE = 0.65
+"""Weight of the words against the dense head: they name the type after they have written the box."""
 
 SAME_IOU = 0.5
 SAME_CENTRE = 0.25
@@ -95,12 +97,13 @@ def fused(
     defects = []
     for i, j in pairs:
         defect = _joined(dense[i], words[j], types)
-        if defect.confidence >= thresholds.presence:
+        if defect.confidence >= thresholds.both:
             defects.append(defect)
     seen_dense, seen_words = {i for i, _ in pairs}, {j for _, j in pairs}
     single = len(detectors) == 1
+    dense_limit = thresholds.presence if single else thresholds.dense_alone
     for i, candidate in enumerate(dense):
-        if i not in seen_dense and candidate.presence >= thresholds.presence:
+        if i not in seen_dense and candidate.presence >= dense_limit:
             reason = None if single else "the words do not name it"
             defects.append(defect_from_candidate(candidate, types, "dense", reason))
     for j, candidate in enumerate(words):
@@ -122,9 +125,12 @@ def defect_from_candidate(
 
 
 def _joined(dense: Candidate, words: Candidate, types: Sequence[str]) -> CandidateDefect:
-    sums = [a + b for a, b in zip(dense.probabilities, words.probabilities, strict=True)]
-    index = sums.index(max(sums))
-    confidence = 1.0 - (1.0 - dense.probabilities[index]) * (1.0 - words.probabilities[index])
+    means = [
+        (1.0 - WORDS_SHARE) * a + WORDS_SHARE * b
+        for a, b in zip(dense.probabilities, words.probabilities, strict=True)
+    ]
+    confidence = max(means)
+    index = means.index(confidence)
     names = types[dense.type_index], types[words.type_index]
     reason = None if names[0] == names[1] else f"the dense head says {names[0]}, the words say {names[1]}"
     # A cut box shows where the tile ended, not where the defect does.

@@ -12,7 +12,7 @@ from orinspect.runtime.infer.tiles import Box, Tile, tile_grid
 from orinspect.runtime.recipe import Thresholds
 
 TYPES = ("open", "short")
-LIMITS = Thresholds(candidate=0.05, presence=0.4, words=0.5, review_confidence=0.85, nms_iou=0.3)
+LIMITS = Thresholds(presence=0.4, dense_alone=0.8, words=0.5, both=0.35, nms_iou=0.3)
 GRID = tile_grid(640, 640, 128, 64, (1, 2))
 
 
@@ -86,19 +86,19 @@ def test_a_box_that_fits_no_fine_tile_comes_from_the_coarse_one() -> None:
     assert kept([pieces]) == [pieces]  # better in pieces than not at all
 
 
-def test_both_detectors_are_a_noisy_or_and_a_mean_box() -> None:
+def test_both_detectors_are_a_weighted_mean_and_a_mean_box() -> None:
     dense, words = candidate((10, 10, 50, 50), p=0.75), candidate((14, 10, 54, 50), p=0.5)
-    assert fused([dense], [words], TYPES, LIMITS) == (
-        CandidateDefect("open", (12, 10, 52, 50), 0.875, "both", None),
-    )
+    (found,) = fused([dense], [words], TYPES, LIMITS)
+    assert found.confidence == pytest.approx(0.35 * 0.75 + 0.65 * 0.5)
+    assert found == CandidateDefect("open", (12, 10, 52, 50), found.confidence, "both", None)
 
 
-def test_the_type_is_the_one_with_the_larger_sum() -> None:
+def test_the_type_is_the_most_probable_one_of_both() -> None:
     dense = Candidate((10, 10, 50, 50), 0, 0.9, (0.5, 0.4))
     words = candidate((10, 10, 50, 50), p=0.7, kind=1)
     (found,) = fused([dense], [words], TYPES, LIMITS)
     assert found.type == "short"
-    assert found.confidence == pytest.approx(1 - 0.6 * 0.3)
+    assert found.confidence == pytest.approx(0.35 * 0.4 + 0.65 * 0.7)
     assert found.reason == "the dense head says open, the words say short"
 
 
@@ -110,7 +110,7 @@ def test_close_centres_are_the_same_defect_whatever_the_sizes() -> None:
 
 
 def test_each_detector_alone_needs_its_own_threshold_and_says_so() -> None:
-    dense = [candidate(around(100, 100), p=0.41), candidate(around(200, 100), p=0.39)]
+    dense = [candidate(around(100, 100), p=0.81), candidate(around(200, 100), p=0.79)]
     words = [candidate(around(300, 100), p=0.51), candidate(around(400, 100), p=0.49)]
     assert [(one.detector, one.reason) for one in fused(dense, words, TYPES, LIMITS)] == [
         ("dense", "the words do not name it"),
@@ -120,15 +120,15 @@ def test_each_detector_alone_needs_its_own_threshold_and_says_so() -> None:
 
 def test_dense_alone_goes_by_presence_not_by_the_surest_type() -> None:
     """An unmistakable defect of an unclear type must not vanish."""
-    unclear = Candidate(around(100, 100), 0, 0.7, (0.35, 0.35))
+    unclear = Candidate(around(100, 100), 0, 0.9, (0.45, 0.45))
     (found,) = fused([unclear], [], TYPES, LIMITS)
-    assert found.confidence == 0.35
+    assert found.confidence == 0.45
 
 
 def test_two_weak_views_make_one_defect() -> None:
-    dense, words = candidate(around(100, 100), p=0.3), candidate(around(100, 100), p=0.3)
+    dense, words = candidate(around(100, 100), p=0.4), candidate(around(100, 100), p=0.4)
     (found,) = fused([dense], [words], TYPES, LIMITS)
-    assert found.confidence == pytest.approx(0.51)
+    assert found.confidence == pytest.approx(0.4)
     weaker = dataclasses.replace(dense, presence=0.1, probabilities=(0.1, 0.0))
     assert fused([weaker], [words], TYPES, LIMITS) == ()
 
