@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -28,14 +29,15 @@ from .frame import Camera, Frame
 
 Pixels = npt.NDArray[np.uint8]
 CameraBuilder = Callable[[str], Camera]
+MEMORY_PREFIX = "ors_"
 
 
 @dataclass(frozen=True)
 class _Crossing:
-    """A frame on its way through the pipe; its pictures lie in the memory `name`, part first."""
+    """A frame on its way through the pipe; its pictures lie in the memory of its slot, part first."""
 
     slot: int
-    name: str
+    generation: int  # counts how often the slot's memory was replaced by a larger one
     image_shape: tuple[int, ...]
     template_shape: tuple[int, ...] | None
     facts: dict[str, Any]  # the frame's other fields
@@ -50,13 +52,18 @@ class ProcessCamera:
 
     def __init__(self, source: str, build: CameraBuilder, *, slots: int = 3, timeout_s: float = 30.0) -> None:
         self._source, self._timeout_s = source, timeout_s
+        self._prefix = f"{MEMORY_PREFIX}{secrets.token_hex(5)}"
         self._memories: dict[int, SharedMemory] = {}
+        self._generations = dict.fromkeys(range(slots), -1)
         self._stop_reader, self._stop_writer = multiprocessing.Pipe(duplex=False)
         context = multiprocessing.get_context("spawn")  # fork would copy engine threads and their locks
         self._frames, theirs = context.Pipe(duplex=False)
         free_reader, self._free = context.Pipe(duplex=False)
         self._child = context.Process(
-            target=_capture, args=(source, build, theirs, free_reader), name="capture", daemon=True
+            target=_capture,
+            args=(source, build, self._prefix, theirs, free_reader),
+            name="capture",
+            daemon=True,
         )
         self._child.start()
         theirs.close()
@@ -112,10 +119,14 @@ class ProcessCamera:
                 message = self._frames.recv()
                 if isinstance(message, _Crossing):
                     self._memory(message)
+        for slot, generation in self._generations.items():
+            # killed after making a memory and before sending it: that one is at most one generation ahead
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                _free(SharedMemory(_memory_name(self._prefix, slot, generation + 1)))
         for memory in self._memories.values():
-            memory.close()
-            memory.unlink()
+            _free(memory)
         self._memories.clear()
+        self._generations.clear()
         for end in (self._frames, self._free, self._stop_reader, self._stop_writer):
             end.close()
 
@@ -132,25 +143,35 @@ class ProcessCamera:
 
     def _memory(self, crossing: _Crossing) -> SharedMemory:
         """The slot's memory; a smaller one that the child has replaced is freed."""
-        memory = self._memories.get(crossing.slot)
-        if memory is None or memory.name != crossing.name:
-            if memory is not None:
-                memory.close()
-                memory.unlink()
-            memory = self._memories[crossing.slot] = SharedMemory(crossing.name)
-        return memory
+        if self._generations[crossing.slot] != crossing.generation:
+            if crossing.slot in self._memories:
+                _free(self._memories.pop(crossing.slot))
+            name = _memory_name(self._prefix, crossing.slot, crossing.generation)
+            self._memories[crossing.slot] = SharedMemory(name)
+            self._generations[crossing.slot] = crossing.generation
+        return self._memories[crossing.slot]
 
 
-def _capture(source: str, build: CameraBuilder, frames: Connection, free: Connection) -> None:
+def _memory_name(prefix: str, slot: int, generation: int) -> str:
+    """Known to both sides, so that the parent can free what a killed child could not tell it about."""
+    return f"{prefix}_{slot}_{generation}"
+
+
+def _free(memory: SharedMemory) -> None:
+    memory.close()
+    memory.unlink()
+
+
+def _capture(source: str, build: CameraBuilder, prefix: str, frames: Connection, free: Connection) -> None:
     """The child: frames into slots until the source ends (None) or fails (its sentence)."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the parent decides for us
         signal.signal(number, signal.SIG_IGN)
     _die_with_the_parent()
-    memories: dict[int, SharedMemory] = {}
+    memories: dict[int, tuple[int, SharedMemory]] = {}
     try:
         with contextlib.closing(build(source)) as camera:
             for frame in camera.frames():
-                frames.send(_written(free.recv(), frame, memories))
+                frames.send(_written(free.recv(), frame, prefix, memories))
         frames.send(None)
         while True:  # the pictures live as long as this process: the parent ends it
             free.recv()
@@ -160,15 +181,19 @@ def _capture(source: str, build: CameraBuilder, frames: Connection, free: Connec
         frames.send(str(error) if isinstance(error, OrinspectError) else f"camera {source} failed: {error!r}")
 
 
-def _written(slot: int, frame: Frame, memories: dict[int, SharedMemory]) -> _Crossing:
+def _written(
+    slot: int, frame: Frame, prefix: str, memories: dict[int, tuple[int, SharedMemory]]
+) -> _Crossing:
     """Copy the pictures into the slot's memory, making it larger when needed."""
     pictures = [frame.image] if frame.template is None else [frame.image, frame.template]
     size = sum(picture.nbytes for picture in pictures)
-    memory = memories.get(slot)
+    generation, memory = memories.get(slot, (-1, None))
     if memory is None or memory.size < size:
         if memory is not None:
             memory.close()  # the parent, which holds it too, unlinks it
-        memory = memories[slot] = SharedMemory(create=True, size=size)
+        generation += 1
+        memory = SharedMemory(_memory_name(prefix, slot, generation), create=True, size=size)
+        memories[slot] = generation, memory
     start = 0
     for picture in pictures:
         np.ndarray(picture.shape, np.uint8, memory.buf, start)[...] = picture
@@ -176,7 +201,7 @@ def _written(slot: int, frame: Frame, memories: dict[int, SharedMemory]) -> _Cro
     pixels = ("image", "template", "truth")
     return _Crossing(
         slot=slot,
-        name=memory.name,
+        generation=generation,
         image_shape=frame.image.shape,
         template_shape=None if frame.template is None else frame.template.shape,
         facts={f.name: getattr(frame, f.name) for f in dataclasses.fields(frame) if f.name not in pixels},
