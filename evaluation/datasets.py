@@ -7,7 +7,7 @@ Two kinds of source are read:
                                  (the part) and `ID_temp.jpg` (the template); annotation lines are
                                  `x1 y1 x2 y2 class`. The boxes carry about 10 px of margin around the defect.
 `scenes:pcb?seed=7&parts=50`     synthetic boards with known truth; further keys `style`, `defects`,
-                                 `size_px`, `misregistration_px`. Truth is widened by the caller's margin.
+                                 `good` (share of parts without any), `size_px`, `misregistration_px`. Truth is widened by the caller's margin.
 
 The split of DeepPCB is fixed by board, because pairs of one board share their layout: `VALIDATION_BOARDS` are
 held out, everything else in `trainval.txt` is for training.
@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from ..runtime.capture.frame import Frame, read_picture
 from ..runtime.capture.scenes import DEFECT_TYPES, Scene, pcb_scene
-from ..runtime.capture.simulated import scene_seed
+from ..runtime.capture.simulated import is_good, scene_seed
 from ..runtime.errors import DataSetError, PictureError
 from .scores import NamedBox
 from .warp import warp_rng, warp_template
@@ -40,7 +40,7 @@ DEEPPCB_TYPES = DEFECT_TYPES
 LISTING = "trainval.txt"
 SCENE_PREFIX = "scenes:"
 SCENES_GROUP = "scenes"
-SCENE_KEYS = ("seed", "parts", "style", "defects", "size_px", "misregistration_px", "fps")
+SCENE_KEYS = ("seed", "parts", "style", "defects", "good", "size_px", "misregistration_px", "fps")
 WHOLE_KEYS = ("defects", "size_px")
 # Added to the seed of scored scenes for those that the CNN floor learns from.
 TRAINING_SEED = 5_000
@@ -125,8 +125,13 @@ def scene_rows(source: str, box_margin_px: int) -> list[Row]:
     seed, parts = int(options.pop("seed")), int(options.pop("parts"))
     if parts < 1 or seed < 0:
         raise DataSetError(f"{source}: seed is {seed} and parts {parts}; give at least 0 and at least 1")
-    return [_scene_row(source, scene_seed(seed, index), f"scenes-{seed}-{index:04d}", options, box_margin_px)
-            for index in range(parts)]
+    share = float(options.pop("good", "0"))
+    rows = []
+    for index in range(parts):
+        own = {**options, "defects": "0"} if is_good(index, share) else options
+        name = f"scenes-{seed}-{index:04d}"
+        rows.append(_scene_row(source, scene_seed(seed, index), name, own, box_margin_px))
+    return rows
 
 
 def training_rows(source: str, scored: Sequence[Row], box_margin_px: int = 10) -> list[Row]:

@@ -66,7 +66,7 @@ def run_demo(
             "the demo needs examples/mes_consumer/subscriber.py, which a wheel leaves out; use a clone"
         )
     out = Path(out).absolute()
-    source = f"scenes:pcb?seed=1&fps=5&style={style}&parts={parts}"
+    source = f"scenes:pcb?seed=1&fps=5&style={style}&parts={parts}&good=0.25"
     plan = _plan(source, Path(checkpoint), Path(recipe))
     goes_on = _is_unfinished(out, plan)
     if goes_on:

@@ -20,7 +20,8 @@ from .scores import NamedBox, ScoredPicture, matches, precision_recall_f
 Report = dict[str, Any]
 Picture = npt.NDArray[Any]  # uint8 [H, W, 3] BGR
 
-RIGHT, WRONG, MISSED = (60, 160, 0), (0, 0, 220), (220, 120, 0)  # BGR: green, red, blue
+RIGHT, WRONG, MISSED = (60, 130, 0), (0, 0, 200), (200, 100, 0)  # BGR: green, red, blue
+TITLE = (60, 60, 60)
 STAGES = ("capture", "preprocess", "vision", "dense", "prefill", "decode", "measure", "total")
 
 
@@ -142,12 +143,7 @@ def annotated(
             _draw(canvas, box, MISSED, f"missed {box.type}")
     for box, hit in zip(found, hits, strict=True):
         _draw(canvas, box, WRONG if hit is None else RIGHT, f"{box.type} {box.confidence:.2f}")
-    cv2.putText(
-        canvas, f"{frame.part_id}  {disposition}", (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 4
-    )
-    cv2.putText(
-        canvas, f"{frame.part_id}  {disposition}", (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1
-    )
+    _write(canvas, f"{frame.part_id}  {disposition}", 4, 4, TITLE)
     return canvas
 
 
@@ -186,7 +182,17 @@ def _check_same_picture(frame: Frame, report: Report) -> None:
 def _draw(canvas: Picture, box: NamedBox, colour: tuple[int, int, int], text: str) -> None:
     x1, y1, x2, y2 = (round(value) for value in box.bbox_xyxy)
     cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colour, 2)
-    cv2.putText(canvas, text, (x1, max(y1 - 4, 10)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+    _write(canvas, text, x1, y1 - 16, colour)
+
+
+def _write(canvas: Picture, text: str, left: int, top: int, colour: tuple[int, int, int]) -> None:
+    """White text on a patch of `colour`, its corner at (left, top) or as near as the picture allows."""
+    (wide, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+    left = max(0, min(left, canvas.shape[1] - wide - 4))
+    top = max(0, min(top, canvas.shape[0] - high - below - 4))
+    cv2.rectangle(canvas, (left, top), (left + wide + 3, top + high + below + 3), colour, -1)
+    corner = (left + 2, top + high + 2)
+    cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _counted(rows: list[Report]) -> list[str]:

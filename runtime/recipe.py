@@ -83,9 +83,9 @@ class Scale:
 class Thresholds:
     """Probabilities and overlaps between 0 and 1 that decide what is looked at, reported and reviewed.
 
-    candidate: dense presence that sends a tile to the decoder; presence: that reports a defect where the dense
-    head runs without the words; dense_alone: the same where the words looked and did not name it; words:
-    confidence of the words without the dense head; both: weighted confidence where the two agree on a place.
+    candidate: dense presence that sends a tile to the decoder; presence: that reports a defect where the
+    dense head runs without the words; dense_alone: the same where the words looked and did not name it;
+    words: confidence of the words without the dense head; both: weighted confidence where the two agree.
     """
 
     candidate: float = 0.05

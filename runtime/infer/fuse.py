@@ -1,9 +1,9 @@
 """Two detectors' candidates to one list of defects: ownership of tiles, levels, duplicates, and the two
 views joined.
 
-The dense head and the words look at the same tiles. Where both see a defect its probabilities are their mean,
-weighted by WORDS_SHARE, its type the most probable one and its box the mean of the two boxes. What only one of
-them sees must pass that detector's own threshold, and says so in its `reason`.
+The dense head and the words look at the same tiles. Where both see a defect its probabilities are their
+mean, weighted by WORDS_SHARE, its type the most probable one and its box the mean of the two boxes. What only
+one of them sees must pass that detector's own threshold, and says so in its `reason`.
 """
 
 from __future__ import annotations

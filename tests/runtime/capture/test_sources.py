@@ -131,3 +131,15 @@ def test_a_closed_camera_ends() -> None:
     camera.close()
     camera.close()
     assert list(frames) == []
+
+
+def test_good_parts_are_evenly_spread() -> None:
+    source = "scenes:pcb?seed=3&parts=8&size_px=400&defects=2&good=0.25"
+    with camera_from_source(source, sleep=lambda _: None) as camera:
+        counts = [len(frame.truth or ()) for frame in camera.frames()]
+    assert [index for index, count in enumerate(counts) if not count] == [3, 7]
+
+
+def test_a_share_of_good_parts_above_one_is_refused() -> None:
+    with pytest.raises(CaptureError, match=r"good.*0 to 1"):
+        camera_from_source("scenes:pcb?good=1.5")
