@@ -7,7 +7,8 @@ Two kinds of source are read:
                                  (the part) and `ID_temp.jpg` (the template); annotation lines are
                                  `x1 y1 x2 y2 class`. The boxes carry about 10 px of margin around the defect.
 `scenes:pcb?seed=7&parts=50`     synthetic boards with known truth; further keys `style`, `defects`,
-                                 `good` (share of parts without any), `size_px`, `misregistration_px`. Truth is widened by the caller's margin.
+                                 `good` (share of parts without any), `size_px`,
+                                 `misregistration_px`. Truth is widened by the caller's margin.
 
 The split of DeepPCB is fixed by board, because pairs of one board share their layout: `VALIDATION_BOARDS` are
 held out, everything else in `trainval.txt` is for training.
