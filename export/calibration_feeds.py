@@ -24,8 +24,7 @@ from ..runtime.infer.decode import Answer, Decoder
 from ..runtime.infer.engine import Engine
 from ..runtime.infer.inspector import grey
 from ..runtime.infer.patches import compare_patches
-from ..runtime.infer.rope import mrope_cos_sin
-from ..runtime.infer.sequence import Segment, mask_for, positions_for_segments
+from ..runtime.infer.sequence import Segment, mask_for, mrope_cos_sin, positions_for_segments
 from ..runtime.infer.shape import ModelShape
 from ..runtime.infer.tiles import tile_pairs
 from ..runtime.recipe import Recipe

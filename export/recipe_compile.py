@@ -12,8 +12,7 @@ import numpy.typing as npt
 from ..runtime.errors import RecipeError
 from ..runtime.infer.bundle import CompiledRecipe
 from ..runtime.infer.engine import Engine
-from ..runtime.infer.rope import mrope_cos_sin
-from ..runtime.infer.sequence import mask_for, positions_for_segments
+from ..runtime.infer.sequence import mask_for, mrope_cos_sin, positions_for_segments
 from ..runtime.infer.shape import ModelShape
 from ..runtime.recipe import Recipe
 from .guide import compile_guide, vocabulary_from_guide

@@ -11,8 +11,13 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from orinspect.export.graphs import GraphFiles
-from orinspect.runtime.infer.rope import mrope_cos_sin
-from orinspect.runtime.infer.sequence import Segment, mask_for, positions_for_segments, store_new_kv
+from orinspect.runtime.infer.sequence import (
+    Segment,
+    mask_for,
+    mrope_cos_sin,
+    positions_for_segments,
+    store_new_kv,
+)
 
 Floats = npt.NDArray[np.float32]
 

@@ -16,8 +16,7 @@ from orinspect.export.prompt import prompt_ids, tokenizer_from_checkpoint
 from orinspect.runtime.infer.bundle import Bundle, CompiledRecipe
 from orinspect.runtime.infer.engine import FloatArray
 from orinspect.runtime.infer.onnxruntime_engine import OnnxruntimeEngine
-from orinspect.runtime.infer.rope import mrope_cos_sin
-from orinspect.runtime.infer.sequence import mask_for, positions_for_segments
+from orinspect.runtime.infer.sequence import mask_for, mrope_cos_sin, positions_for_segments
 from orinspect.runtime.infer.shape import ModelShape
 from orinspect.runtime.recipe import Recipe, load_recipe
 from orinspect.tests.tiny_checkpoint import TinySizes, write_tiny_checkpoint

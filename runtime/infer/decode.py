@@ -16,8 +16,7 @@ import numpy as np
 
 from ..errors import EngineError
 from .engine import Engine, FloatArray, check_finite
-from .rope import mrope_cos_sin
-from .sequence import Segment, mask_for, positions_for_segments, store_new_kv
+from .sequence import Segment, mask_for, mrope_cos_sin, positions_for_segments, store_new_kv
 from .shape import ModelShape
 
 if TYPE_CHECKING:

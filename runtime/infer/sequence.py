@@ -1,4 +1,7 @@
-"""Token sequences on the host: their positions, the mask of a ragged batch, the copy that keeps the past.
+"""Token sequences on the host: positions and their rotation, the mask of a ragged batch, the kept past.
+
+The decoder graph takes cos and sin of the positions as inputs, so one graph serves text, images and any
+mixture of the two.
 
 A row's past lies in slots 0..p-1 of its buffer. New tokens are padded on the LEFT, so that the last column is
 always a row's last token. Slots behind p are stale: the decoder replaces their scores, whatever they hold.
@@ -11,6 +14,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from .shape import ModelShape
 
 MASKED = np.float32(-1e4)
 """Mask value of a key that a query may not see; the decoder graph takes all below -5e3 for masked."""
@@ -41,6 +46,29 @@ def positions_for_segments(segments: Sequence[Segment], start: int = 0) -> tuple
     if not columns:
         return np.zeros((3, 0), np.int64), current
     return np.concatenate(columns, axis=1), current
+
+
+def mrope_cos_sin(
+    positions: npt.NDArray[np.int64], shape: ModelShape
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """cos and sin, each float32 [B, K, head_dim], of integer positions [B, 3, K] (time, row, column).
+
+    Interleaved M-RoPE as transformers' Qwen3VLTextRotaryEmbedding has it: frequency i belongs to the row axis
+    when i % 3 == 1 and i < 3 * section[1], to the column axis when i % 3 == 2 and i < 3 * section[2], and to
+    time otherwise. All arithmetic is float32, as there.
+    """
+    if positions.ndim != 3 or positions.shape[1] != 3:
+        raise ValueError(f"positions must be [B, 3, K]; got {positions.shape}")
+    half = shape.head_dim // 2
+    exponents = np.arange(0, shape.head_dim, 2, dtype=np.float32) / np.float32(shape.head_dim)
+    frequencies = np.float32(1.0) / np.power(np.float32(shape.rope_theta), exponents)  # [half]
+    axis = np.zeros(half, np.int64)
+    for which in (1, 2):
+        axis[which : 3 * shape.mrope_section[which] : 3] = which
+    places = np.transpose(positions, (0, 2, 1)).astype(np.float32)[:, :, axis]  # [B, K, half]
+    angles = places * frequencies
+    angles = np.concatenate([angles, angles], axis=-1)  # [B, K, head_dim]
+    return np.cos(angles), np.sin(angles)
 
 
 def mask_for(

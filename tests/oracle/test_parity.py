@@ -11,7 +11,7 @@ import torch
 
 from orinspect.export.graphs import GraphFiles
 from orinspect.runtime.infer.patches import compare_patches, image_patches
-from orinspect.runtime.infer.rope import mrope_cos_sin
+from orinspect.runtime.infer.sequence import mrope_cos_sin
 from orinspect.tests.float_pipeline import FloatPipeline
 from orinspect.tests.oracle.transformers_model import TransformersModel
 from orinspect.tests.parity_cases import CASES, drawn_ids, drawn_pictures

@@ -15,8 +15,7 @@ from orinspect.runtime.infer.bundle import Bundle, CompiledRecipe
 from orinspect.runtime.infer.decode import BUCKET, Answer, Decoder, PastBuffer, bucket_of
 from orinspect.runtime.infer.engine import Dimensions, Engine, FloatArray, engine_from_bundle
 from orinspect.runtime.infer.guide import text_from_ids
-from orinspect.runtime.infer.rope import mrope_cos_sin
-from orinspect.runtime.infer.sequence import mask_for, positions_for_segments
+from orinspect.runtime.infer.sequence import mask_for, mrope_cos_sin, positions_for_segments
 
 TILES = 12
 
