@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .differences import clusters_of_differences
-from .register import fitting_corner, shift_between, window_at
+from .register import clusters_of_differences, fitting_corner, shift_between, window_at
 
 ByteArray = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from orinspect.runtime.infer.differences import outside_band
+from orinspect.runtime.infer.register import outside_band
 from orinspect.runtime.infer.tiles import Tile, TilePairs, tile_grid, tile_pair, tile_pairs, tiles_on_boxes
 
 Picture = npt.NDArray[np.uint8]
