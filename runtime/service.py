@@ -97,7 +97,6 @@ def run_service(
             publisher.announce("fault", str(error))
             publisher.close(config.outbox.drain_timeout_s)
             raise
-        publisher.announce("stopping")
         left = publisher.close(config.outbox.drain_timeout_s)
     if publisher.failure is not None:
         raise publisher.failure
@@ -183,6 +182,8 @@ def _inspect_until_stopped(
         thread.start()
         bell.wait()
         line.stop()
+        if line.failure is None and publisher.failure is None:
+            publisher.announce("stopping")  # at once: the part under way is finished first
         thread.join()
         if line.failure is not None:
             raise line.failure
