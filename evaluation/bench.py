@@ -23,9 +23,8 @@ from ..runtime.capture.frame import Frame, read_picture
 from ..runtime.errors import DataSetError
 from ..runtime.infer.bundle import Bundle, CompiledRecipe
 from ..runtime.infer.inspector import Inspection, Inspector, grey
-from ..runtime.infer.patches import compare_patches
 from ..runtime.infer.shape import ModelShape
-from ..runtime.infer.tiles import tile_pairs
+from ..runtime.infer.tiles import compare_patches, tile_pairs
 from .datasets import Example, rows_from_source
 from .evaluate import passes_summary, rounded
 from .terminal import Progress

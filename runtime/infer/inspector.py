@@ -28,8 +28,7 @@ from .fuse import (
     owned,
     tiles_to_decode,
 )
-from .patches import compare_patches
-from .tiles import TilePairs, tile_pairs
+from .tiles import TilePairs, compare_patches, tile_pairs
 from .words import Words, words_from_answers
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from orinspect.runtime.errors import PictureError
-from orinspect.runtime.infer.register import SHIFT_COST, shift_between, template_tile, window_at
+from orinspect.runtime.infer.register import SHIFT_COST, outside_band, shift_between, template_tile, window_at
 
 Picture = npt.NDArray[np.uint8]
 
@@ -77,3 +77,11 @@ def test_a_window_beyond_the_edge_repeats_the_edge() -> None:
     assert window.tolist() == [[0, 0, 0, 1, 2]] * 2 + [[4, 4, 4, 5, 6]] + [[8, 8, 8, 9, 10]] * 2
     with pytest.raises(PictureError, match="outside a 4x3 picture"):
         window_at(picture, 4, 0, 2)
+
+
+def test_an_edge_that_is_one_pixel_off_is_no_difference() -> None:
+    template = np.zeros((64, 64), np.uint8)
+    template[20:40, 10:50] = 255
+    near, far = np.roll(template, 1, axis=1), np.roll(template, 3, axis=1)
+    assert outside_band(template, near).max() == 0
+    assert outside_band(template, far).max() == 255
