@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..recipe import Thresholds
-from .dense import Candidate, overlap, thinned
+from .candidates import Candidate, overlap, thinned
 from .tiles import Box, Tile
 
 DENSE_SLACK_PX = 4.0

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from ..errors import BundleError, PictureError, RecipeError, UsageError
 from ..recipe import Recipe
 from .bundle import Bundle, CompiledRecipe
+from .candidates import Candidate, Words, dense_candidates, words_from_answers
 from .decode import Decoded, Decoder
-from .dense import Candidate, dense_candidates
 from .engine import Engine, FloatArray, check_finite, engine_from_bundle
 from .fuse import (
     DENSE_SLACK_PX,
@@ -29,7 +29,6 @@ from .fuse import (
     tiles_to_decode,
 )
 from .tiles import TilePairs, compare_patches, tile_pairs
-from .words import Words, words_from_answers
 
 if TYPE_CHECKING:
     from ..capture.frame import Frame
