@@ -24,7 +24,14 @@ import numpy.typing as npt
 from ..runtime.infer.bundle import CompiledRecipe
 from ..runtime.infer.onnxruntime_engine import OnnxruntimeEngine
 from ..runtime.recipe import Recipe, load_recipe
-from .bundle import bundle_folder, write_manifest, write_recipe, write_vocabulary
+from .bundle import (
+    bundle_folder,
+    copy_licences,
+    manifest_entries,
+    write_manifest,
+    write_recipe,
+    write_vocabulary,
+)
 from .calibration_feeds import (
     CalibrationTiles,
     EngineSet,
@@ -37,7 +44,6 @@ from .calibration_feeds import (
 from .graphs import GraphFiles, graphs_from_checkpoint, shape_from_checkpoint
 from .heads import word_head_to_file
 from .int8 import Int8Result, LinearBytes, int8_component, linear_bytes_of_file
-from .manifest import copy_licences, manifest_entries
 from .prompt import tokenizer_from_checkpoint
 from .recipe_compile import (
     check_compare,
