@@ -11,8 +11,8 @@ import numpy as np
 
 from orinspect.export.bundle import bundle_folder, write_manifest, write_recipe, write_vocabulary
 from orinspect.export.graphs import graphs_from_checkpoint, shape_from_checkpoint
-from orinspect.export.guide import compile_guide, vocabulary_from_guide
 from orinspect.export.prompt import prompt_ids, tokenizer_from_checkpoint
+from orinspect.export.recipe_compile import compile_guide, vocabulary_from_guide
 from orinspect.runtime.infer.bundle import Bundle, CompiledRecipe
 from orinspect.runtime.infer.engine import FloatArray
 from orinspect.runtime.infer.onnxruntime_engine import OnnxruntimeEngine

@@ -2,7 +2,7 @@
 
 A state with one edge is forced: its token is known without the model and joins the next decoder pass. Only at
 states with several edges are logits read, and only those of the edges. The automaton is compiled, and proven
-against the tokenizer, by `export/guide.py`; this half needs neither tokenizer nor TOML.
+against the tokenizer, by `export/recipe_compile.py`; this half needs neither tokenizer nor TOML.
 
 Answers are `[{"bbox_2d":[x1,y1,x2,y2],"label":"open"},...]`; numbers are bins of a tile, see `bin_from_px`.
 """

@@ -21,8 +21,8 @@ from orinspect.examples.reference.targets import (
     Cells,
     cells_from_boxes,
 )
-from orinspect.export.guide import compile_guide
 from orinspect.export.prompt import answer_ids, answer_text, encode, tokenizer_from_checkpoint
+from orinspect.export.recipe_compile import compile_guide
 from orinspect.runtime.capture.scenes import DEFECT_TYPES
 from orinspect.runtime.infer.guide import Guide
 from orinspect.runtime.recipe import load_recipe

@@ -1,4 +1,4 @@
-"""The guide compiler, against the reference tokenizer and against tokenizers that must be refused."""
+"""The recipe compiler, against the reference tokenizer and against tokenizers that must be refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 
 tokenizers = pytest.importorskip("tokenizers")
 
-from orinspect.export.guide import compile_guide, longest_answer, prove_guide, vocabulary_from_guide  # noqa: E402
 from orinspect.export.prompt import (  # noqa: E402
     answer_ids,
     answer_text,
@@ -21,6 +20,7 @@ from orinspect.export.prompt import (  # noqa: E402
     prompt_ids,
     tokenizer_from_checkpoint,
 )
+from orinspect.export.recipe_compile import compile_guide, longest_answer, prove_guide, vocabulary_from_guide  # noqa: E402
 from orinspect.runtime.errors import CheckpointError, RecipeError  # noqa: E402
 from orinspect.runtime.infer.guide import Guide, answer_from_text, text_from_ids  # noqa: E402
 from orinspect.runtime.recipe import DefectType, Recipe, load_recipe  # noqa: E402
