@@ -41,8 +41,8 @@ from .calibration_feeds import (
     tiles_from_patches,
     vision_feeds,
 )
+from .decoder import word_head_to_file
 from .graphs import GraphFiles, graphs_from_checkpoint, shape_from_checkpoint
-from .heads import word_head_to_file
 from .int8 import Int8Result, LinearBytes, int8_component, linear_bytes_of_file
 from .prompt import tokenizer_from_checkpoint
 from .recipe_compile import (

@@ -2,6 +2,7 @@
 
 The cache is split: the past comes in as a fixed buffer with a mask, only the new rows go out, and the host
 copies them behind the past. So there is no Scatter and no aliasing, and going back is a smaller length.
+head_schema.onnx, the word head on its hidden states, is a graph of its own, with the kept token ids only.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from ..runtime.errors import CheckpointError
 from ..runtime.infer.shape import ModelShape
 from .onnx_graph import Floats, OnnxGraph, graph_to_file, linear, rms_norm, rotate
 from .weights import Weights
@@ -48,6 +51,23 @@ def decoder_to_file(path: Path, weights: Weights, shape: ModelShape) -> None:
             "new_kv",
             ["batch", shape.layers, 2, shape.kv_heads, "k", shape.head_dim],
         )
+
+
+def word_head_to_file(
+    path: Path, weights: Weights, shape: ModelShape, kept_ids: npt.NDArray[np.int64] | None = None
+) -> None:
+    """Write hidden [B, H] -> logits [B, V_kept]: column i is token kept_ids[i] (all tokens when None)."""
+    source = f"{PREFIX}embed_tokens.weight" if shape.is_head_tied else "lm_head.weight"
+    ids = np.arange(shape.vocab) if kept_ids is None else np.asarray(kept_ids, np.int64)
+    if ids.ndim != 1 or ids.size == 0 or ids.min() < 0 or ids.max() >= shape.vocab:
+        raise CheckpointError(
+            f"the kept token ids must lie within 0..{shape.vocab - 1}; found {ids.size} ids "
+            f"up to {ids.max(initial=-1)}"
+        )
+    with graph_to_file(path, weight_bytes=4 * ids.size * shape.hidden) as graph:
+        hidden = graph.input("hidden", ["batch", shape.hidden])
+        rows = weights.rows(source, (shape.vocab, shape.hidden), ids)
+        graph.output(linear(graph, hidden, "lm_head", rows), "logits", ["batch", ids.size])
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.infer.shape import ModelShape
-from .decoder import PREFIX, decoder_to_file
-from .heads import attributes_to_file, dense_types_from_weights, word_head_to_file
+from .decoder import PREFIX, decoder_to_file, word_head_to_file
 from .model_config import shape_from_folder
-from .vision import vision_to_file
+from .vision import attributes_to_file, dense_types_from_weights, vision_to_file
 from .weights import Weights, weights_from_file, weights_from_folder
 
 DENSE_HEAD = "dense_head.safetensors"
