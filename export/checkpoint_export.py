@@ -41,6 +41,7 @@ from .calibration_feeds import (
     tiles_from_patches,
     vision_feeds,
 )
+from .checkpoint import Weights, weights_from_folder
 from .decoder import word_head_to_file
 from .graphs import GraphFiles, graphs_from_checkpoint, shape_from_checkpoint
 from .int8 import Int8Result, LinearBytes, int8_component, linear_bytes_of_file
@@ -53,7 +54,6 @@ from .recipe_compile import (
     recipe_graph,
     with_prefix,
 )
-from .weights import Weights, weights_from_folder
 
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) as the export goes on; total 0 where it is not known."""

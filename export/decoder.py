@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from ..runtime.errors import CheckpointError
 from ..runtime.infer.shape import ModelShape
+from .checkpoint import Weights
 from .onnx_graph import Floats, OnnxGraph, graph_to_file, linear, rms_norm, rotate
-from .weights import Weights
 
 PREFIX = "model.language_model."
 _MASKED = -1e4

@@ -24,8 +24,8 @@ from ..runtime.infer.guide import BINS, Guide, text_from_ids
 from ..runtime.infer.sequence import mask_for, mrope_cos_sin, positions_for_segments
 from ..runtime.infer.shape import ModelShape
 from ..runtime.recipe import Recipe
+from .checkpoint import Weights
 from .prompt import IM_END, answer_ids, answer_text_from_bins, between_ids, encode, prompt_ids, token_id
-from .weights import Weights
 
 LEAST_FRAME_DIFFERENCE = 0.1
 """Below this ratio the two frames' patch weights are too equal to tell template from part."""

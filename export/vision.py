@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from ..runtime.errors import CheckpointError
 from ..runtime.infer.shape import ModelShape
+from .checkpoint import Weights
 from .onnx_graph import Floats, OnnxGraph, gelu_exact, gelu_tanh, graph_to_file, layer_norm, linear, rotate
-from .weights import Weights
 
 PREFIX = "model.visual."
 _EPSILON = 1e-6  # fixed in transformers' Qwen3VLVisionBlock and Qwen3VLVisionPatchMerger
