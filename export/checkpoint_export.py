@@ -4,7 +4,7 @@ checkpoint -> float graphs, embeddings      graphs.py
 recipe     -> prompt ids, guide, prefix KV  prompt.py, guide.py, recipe_compile.py
 pictures   -> feeds of every graph          calibration_feeds.py
 feeds      -> INT8 graphs, their errors     int8.py
-all of it  -> bundle                        manifest.py, bundle.py
+all of it  -> bundle                        bundle.py
 """
 
 from __future__ import annotations
