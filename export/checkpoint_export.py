@@ -1,7 +1,7 @@
 """A checkpoint and recipes to a bundle: the order of the export; each step lives in a file of its own.
 
-checkpoint -> float graphs, embeddings      graphs.py
-recipe     -> prompt ids, guide, prefix KV  prompt.py, guide.py, recipe_compile.py
+checkpoint -> float graphs, embeddings      checkpoint.py, graphs.py
+recipe     -> prompt ids, guide, prefix KV  prompt.py, recipe_compile.py
 pictures   -> feeds of every graph          calibration_feeds.py
 feeds      -> INT8 graphs, their errors     int8.py
 all of it  -> bundle                        bundle.py
