@@ -1,7 +1,8 @@
-"""What holds for every test: no file of this checkout is loaded under two module names."""
+"""What holds for every test: Ctrl-C works, and no file of this checkout is loaded under two module names."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -9,6 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell that starts pytest in the background hands down an ignored SIGINT, to our children too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def files_under_two_names() -> dict[str, list[str]]:
