@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import __version__
 from ..runtime.errors import BundleError
@@ -82,11 +81,6 @@ def write_vocabulary(folder: Path, vocabulary: Mapping[int, bytes]) -> None:
     """vocabulary.json: kept token id -> its bytes as Latin-1 text, so that the device needs no tokenizer."""
     table = {str(identity): vocabulary[identity].decode("latin-1") for identity in sorted(vocabulary)}
     (folder / "vocabulary.json").write_text(json.dumps(table), encoding="utf-8")
-
-
-def write_embeddings(folder: Path, embeddings: npt.NDArray[Any]) -> None:
-    """embeddings.npy [vocabulary, hidden], float16 or float32 as given."""
-    np.save(folder / "embeddings.npy", embeddings, allow_pickle=False)
 
 
 def manifest_entries(

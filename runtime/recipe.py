@@ -55,7 +55,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Gate:
-    """A tile is looked at when at least `min_pixels` differ from the template by `difference` grey levels.
+    """A place is looked at when `min_pixels` of it differ from the template by `difference` grey levels.
 
     The grey levels are those of a picture of full contrast (0-255); the gate scales them to the part's own.
     """

@@ -23,7 +23,9 @@ RESULT_STATE_CODES: dict[ResultState, int] = {"completed": 1, "aborted": 3, "fai
 EVALUATION_CODES: dict[Evaluation, int] = {"undefined": 0, "ok": 1, "not_ok": 2, "not_decidable": 3}
 
 REVIEW_REASONS = (
-    "low_confidence",  # every defect found is less certain than the recipe's review_confidence
+    # every defect found is less certain than the recipe's review_confidence; or none is reported and the
+    # dense head alone would have reported one
+    "low_confidence",
     "unknown_type",  # a defect of a type that the recipe does not name
     "unusable_box",  # the answer named a defect but its box is empty or outside the picture
     "answer_failed",  # the answer was cut or does not parse

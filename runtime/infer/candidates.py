@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -200,14 +200,18 @@ def item_probabilities(
 def thinned(candidates: Sequence[Candidate], nms_iou: float) -> list[Candidate]:
     """Greedy non-maximum suppression across all types, best first.
 
-    Whole boxes come before cut ones and fine levels before coarse ones, whatever their confidence: of two
-    views of one defect they are the better one.
+    Whole boxes come before cut ones and fine levels before coarse ones: of two views of one defect they have
+    the better box. The surer view lends them its probabilities, so that no certain one is lost to a weak one.
     """
     ordered = sorted(candidates, key=lambda c: (c.is_cut, c.level, -c.confidence, c.box_xyxy))
     kept: list[Candidate] = []
     for candidate in ordered:
-        if not any(_same_defect(candidate, other, nms_iou) for other in kept):
+        same = next((i for i, other in enumerate(kept) if _same_defect(candidate, other, nms_iou)), None)
+        if same is None:
             kept.append(candidate)
+        elif candidate.confidence > kept[same].confidence:
+            surer = {"presence": candidate.presence, "probabilities": candidate.probabilities}
+            kept[same] = replace(kept[same], **surer)
     return sorted(kept, key=lambda c: (-c.confidence, c.box_xyxy))
 
 

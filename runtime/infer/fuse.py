@@ -23,7 +23,7 @@ WORDS_SLACK_PX = 8.0
 """Wider than for the dense head, whose centre chose the tile: the words put theirs a bin or two away."""
 
 COARSE_SHARE = 0.75
-"""A coarse level answers for boxes longer than this share of what the level below it surely holds whole."""
+"""A coarse tile leaves shorter boxes than this share of what it surely holds whole to a finer tile there."""
 
 WORDS_SHARE = 0.65
 """Weight of the words against the dense head: they name the type after they have written the box."""
@@ -56,23 +56,23 @@ def owned(
     *,
     tile_px: int,
     stride_px: int,
-    finest: float,
     slack_px: float,
     nms_iou: float,
 ) -> list[Candidate]:
     """The candidates that their tiles answer for, each defect once, best first.
 
-    `finest` is the recipe's first level; a centre may lie `slack_px` of the tile's level outside its region.
-
-    A box that a tile of the finer level surely holds whole is none of a coarse tile's business.
+    A centre may lie `slack_px` of the tile's level outside its region. A small box is none of a coarse tile's
+    business where a tile of a finer level answers for its centre.
     """
     kept = []
     for candidate in candidates:
         tile = tiles[candidate.tile]
-        is_small = tile.level > finest and _longest(candidate.box_xyxy) < COARSE_SHARE * (
-            (tile_px - stride_px) * tile.scale / 2
-        )
-        if not is_small and _is_near_owned(candidate.box_xyxy, tile, slack_px):
+        is_small = _longest(candidate.box_xyxy) < COARSE_SHARE * ((tile_px - stride_px) * tile.scale / 2)
+        if is_small and any(
+            other.level < tile.level and _is_near_owned(candidate.box_xyxy, other, 0.0) for other in tiles
+        ):
+            continue
+        if _is_near_owned(candidate.box_xyxy, tile, slack_px):
             kept.append(candidate)
     return thinned(kept, nms_iou)
 
@@ -93,13 +93,15 @@ def fused(
     detectors: Collection[str] = ("dense", "words"),
 ) -> tuple[CandidateDefect, ...]:
     """The defects of a part in reading order (top, then left)."""
-    pairs = _matches(dense, words)
     defects = []
-    for i, j in pairs:
+    seen_dense: set[int] = set()
+    seen_words: set[int] = set()
+    for i, j in _matches(dense, words):
         defect = _joined(dense[i], words[j], types)
-        if defect.confidence >= thresholds.both:
+        if defect.confidence >= thresholds.both:  # below it each detector may still report what it sees alone
             defects.append(defect)
-    seen_dense, seen_words = {i for i, _ in pairs}, {j for _, j in pairs}
+            seen_dense.add(i)
+            seen_words.add(j)
     single = len(detectors) == 1
     dense_limit = thresholds.presence if single else thresholds.dense_alone
     for i, candidate in enumerate(dense):

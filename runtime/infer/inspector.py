@@ -46,10 +46,10 @@ class Passes:
     """What one part cost.
 
     row_passes: sequences x decoder calls, prefill included; row_passes_forced: those spent on forced tokens
-    only, always 0; engine_calls: calls of any engine, whatever their batch; tiles: all of the part;
-    tiles_gated: those that the gate found equal to the template and nobody looked at; tiles_decoded: those
-    that reached the decoder; canonical_tokens: tokens of the answers in canonical minified form, end token
-    included.
+    only, always 0; engine_calls: calls of any engine, whatever their batch; tiles: those that a grid over the
+    whole part would take; tiles_gated: how many of them the gate spared, because tiles lie on differences
+    only; tiles_decoded: those that reached the decoder; canonical_tokens: tokens of the answers in canonical
+    minified form, end token included.
     """
 
     row_passes: int = 0
@@ -271,7 +271,6 @@ class Inspector:
             pairs.tiles,
             tile_px=tiling.tile_px,
             stride_px=tiling.stride_px,
-            finest=min(tiling.levels),
             slack_px=slack_px,
             nms_iou=self.recipe.thresholds.nms_iou,
         )

@@ -61,9 +61,9 @@ class Tile:
 
 @dataclass(frozen=True)
 class TilePairs:
-    """The tiles of one part that survive the gate.
+    """The tiles of one part: on its differences, or the grid where it differs everywhere.
 
-    `template`, `part` [len(tiles), S, S] uint8, registered; `total`: the tiles before the gate.
+    `template`, `part` [len(tiles), S, S] uint8, registered; `total`: the tiles that the grid takes.
     """
 
     tiles: tuple[Tile, ...]

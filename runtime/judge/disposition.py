@@ -59,6 +59,8 @@ def verdict_from_candidates(
         return Verdict(defects, "reject", "not_ok", (), strongest)
     if defects:
         reasons = ("low_confidence", *reasons)
+    if not defects and strongest_rejected >= recipe.thresholds.presence:
+        reasons = ("low_confidence", *reasons)  # the dense head alone would have reported a defect
     if reasons:
         return Verdict(defects, "review", "not_decidable", reasons, strongest if defects else None)
     return Verdict((), "pass", "ok", (), round(1.0 - strongest_rejected, 4))

@@ -38,7 +38,7 @@ def seen_by(box: Box, tiles: tuple[Tile, ...] = GRID) -> list[int]:
 
 
 def kept(candidates: list[Candidate]) -> list[Candidate]:
-    return owned(candidates, GRID, tile_px=128, stride_px=64, finest=1, slack_px=4.0, nms_iou=0.3)
+    return owned(candidates, GRID, tile_px=128, stride_px=64, slack_px=4.0, nms_iou=0.3)
 
 
 @pytest.mark.parametrize("x", [20.0, 95.9, 96.0, 300.0, 621.0])
@@ -153,3 +153,23 @@ def test_defects_stand_in_reading_order() -> None:
     boxes = [around(300, 40), around(100, 40), around(50, 20)]
     found = fused([candidate(box) for box in boxes], [], TYPES, LIMITS)
     assert [one.bbox_xyxy for one in found] == [boxes[2], boxes[1], boxes[0]]
+
+
+def test_a_quarrel_about_the_type_never_deletes_what_one_detector_reports_alone() -> None:
+    """Two detectors that agree on the place and not on the type must not make a pass."""
+    shipped = Thresholds()
+    sure = Candidate(around(100, 100), 0, 0.99, (0.98, 0.01))
+    (found,) = fused([sure], [candidate(around(100, 100), p=0.02, kind=1)], TYPES, shipped)
+    assert (found.type, found.detector) == ("open", "dense") and found.reason is not None
+    doubtful = Candidate(around(100, 100), 0, 0.3, (0.3, 0.0))
+    (found,) = fused([doubtful], [candidate(around(100, 100), p=0.53, kind=1)], TYPES, shipped)
+    assert found.type == "short" and found.reason is not None
+
+
+def test_a_small_box_of_a_coarse_tile_counts_where_no_finer_tile_looks() -> None:
+    coarse = Tile(2.0, 2.0, 0, 0, (32, 32, 96, 96))
+    fine = Tile(1.0, 1.0, 64, 64, (96, 96, 160, 160))
+    small = candidate(around(128, 128, 20), tile=0)
+    limits = {"tile_px": 128, "stride_px": 64, "slack_px": 4.0, "nms_iou": 0.3}
+    assert owned([small], [coarse], **limits) == [small]
+    assert owned([small], [coarse, fine], **limits) == []

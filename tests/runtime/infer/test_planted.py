@@ -94,7 +94,7 @@ def test_every_planted_defect_is_reported_once(noise_px: float, allowed: int) ->
             nms_iou=0.3,
         )
         dense = owned(
-            proposals, TILES, tile_px=128, stride_px=64, finest=1, slack_px=DENSE_SLACK_PX, nms_iou=0.3
+            proposals, TILES, tile_px=128, stride_px=64, slack_px=DENSE_SLACK_PX, nms_iou=0.3
         )
         chosen = tiles_to_decode(dense)
         words = owned(
@@ -102,7 +102,6 @@ def test_every_planted_defect_is_reported_once(noise_px: float, allowed: int) ->
             TILES,
             tile_px=128,
             stride_px=64,
-            finest=1,
             slack_px=WORDS_SLACK_PX,
             nms_iou=0.3,
         )

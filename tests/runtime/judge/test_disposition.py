@@ -21,6 +21,8 @@ def _verdict(*found: CandidateDefect, failed: bool = False, dropped: int = 0, ne
     ("verdict", "disposition", "reasons"),
     [
         (_verdict(), "pass", ()),
+        (_verdict(near=RECIPE.thresholds.presence - 0.01), "pass", ()),
+        (_verdict(near=RECIPE.thresholds.presence), "review", ("low_confidence",)),
         (_verdict(candidate(confidence=SURE)), "reject", ()),
         (_verdict(candidate(confidence=UNSURE)), "review", ("low_confidence",)),
         (_verdict(candidate(confidence=UNSURE), candidate(confidence=SURE)), "reject", ()),
