@@ -210,8 +210,9 @@ def thinned(candidates: Sequence[Candidate], nms_iou: float) -> list[Candidate]:
         if same is None:
             kept.append(candidate)
         elif candidate.confidence > kept[same].confidence:
-            surer = {"presence": candidate.presence, "probabilities": candidate.probabilities}
-            kept[same] = replace(kept[same], **surer)
+            kept[same] = replace(
+                kept[same], presence=candidate.presence, probabilities=candidate.probabilities
+            )
     return sorted(kept, key=lambda c: (-c.confidence, c.box_xyxy))
 
 

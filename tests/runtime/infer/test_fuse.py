@@ -170,6 +170,6 @@ def test_a_small_box_of_a_coarse_tile_counts_where_no_finer_tile_looks() -> None
     coarse = Tile(2.0, 2.0, 0, 0, (32, 32, 96, 96))
     fine = Tile(1.0, 1.0, 64, 64, (96, 96, 160, 160))
     small = candidate(around(128, 128, 20), tile=0)
-    limits = {"tile_px": 128, "stride_px": 64, "slack_px": 4.0, "nms_iou": 0.3}
-    assert owned([small], [coarse], **limits) == [small]
-    assert owned([small], [coarse, fine], **limits) == []
+    alone = owned([small], [coarse], tile_px=128, stride_px=64, slack_px=4.0, nms_iou=0.3)
+    beside = owned([small], [coarse, fine], tile_px=128, stride_px=64, slack_px=4.0, nms_iou=0.3)
+    assert (alone, beside) == ([small], [])
