@@ -1,7 +1,7 @@
 """Trains the reference checkpoints: words and dense head together, on a CPU, resumable.
 
     python examples/reference/train.py --out runs/reference --minutes 60
-    python examples/reference/train.py --out runs/deeppcb --minutes 60 --start runs/reference/last.pt \\
+    python examples/reference/train.py --out runs/deeppcb --minutes 60 --start examples/reference/reference \\
         --deeppcb DIR
 
 The learning rate follows the share of `--minutes` that has passed, so a slower machine sees fewer tiles, not
@@ -22,6 +22,7 @@ from typing import Any
 
 import cv2
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -74,15 +75,27 @@ class Training:
         partial.replace(path)
 
 
+def load_checkpoint(reference: Reference, folder: Path) -> None:
+    """The weights of a checkpoint folder that `write_checkpoint.py` wrote, into the network in float32."""
+    weights = {f"model.{name}": value for name, value in load_file(folder / "model.safetensors").items()}
+    dense = load_file(folder / "dense_head.safetensors")
+    weights |= {f"dense.{name}": value for name, value in dense.items()}
+    tied = weights["model.model.language_model.embed_tokens.weight"]
+    weights.setdefault("model.lm_head.weight", tied)
+    reference.load_state_dict({name: value.float() for name, value in weights.items()})
+
+
 def training_from_files(reference: Reference, last: Path, start: Path | None) -> Training:
-    """A run resumed from `last` where that exists, else begun, from the average of `start` if given."""
+    """A run resumed from `last` where that exists, else begun, from the weights of `start` if given."""
     optimiser = optimiser_from_weights(reference)
     if last.exists():
         saved = torch.load(last)
         reference.load_state_dict(saved["weights"])
         optimiser.load_state_dict(saved["optimiser"])
         return Training(reference, saved["average"], optimiser, Passed(**saved["state"]))
-    if start:
+    if start and start.is_dir():
+        load_checkpoint(reference, start)
+    elif start:
         reference.load_state_dict(torch.load(start)["average"])
     average = {name: value.detach().clone() for name, value in reference.state_dict().items()}
     return Training(reference, average, optimiser, Passed())
@@ -167,7 +180,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--start", type=Path, help="weights to begin from: a last.pt")
+    parser.add_argument("--start", type=Path, help="weights to begin from: a last.pt or a checkpoint folder")
     parser.add_argument("--deeppcb", type=Path, help="DeepPCB folder: real pairs are mixed in")
     parser.add_argument("--real-share", type=float, default=0.65)
     parser.add_argument("--peak", type=float, default=1.0, help="factor on the learning rate")
