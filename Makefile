@@ -49,7 +49,7 @@ oracle:
 	$(ORACLE_VENV)/bin/pytest -m oracle $(ARGS)
 
 $(ORACLE_VENV)/.stamp-torch: $(STAMP)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check "$(TORCH)" -e ".[oracle]" || { \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$(TORCH)" -e ".[oracle]" || { \
 	    echo "orinspect: $(TORCH) cannot be installed from the package index in use."; \
 	    echo "Point pip to PyTorch's own index of CPU builds, or take the CUDA build (several GB): make oracle TORCH=torch==2.13.0"; \
 	    exit 1; }
