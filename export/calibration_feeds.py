@@ -21,7 +21,7 @@ from ..evaluation.datasets import SCENE_PREFIX, rows_from_source
 from ..runtime.errors import DataSetError
 from ..runtime.infer.bundle import CompiledRecipe
 from ..runtime.infer.decode import Answer, Decoder
-from ..runtime.infer.engine import Engine
+from ..runtime.infer.engines.engine import Engine
 from ..runtime.infer.inspector import grey
 from ..runtime.infer.sequence import Segment, mask_for, mrope_cos_sin, positions_for_segments
 from ..runtime.infer.shape import ModelShape

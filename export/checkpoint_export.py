@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.infer.bundle import CompiledRecipe
-from ..runtime.infer.onnxruntime_engine import OnnxruntimeEngine
+from ..runtime.infer.engines.onnxruntime_engine import OnnxruntimeEngine
 from ..runtime.recipe import Recipe, load_recipe
 from .bundle import (
     bundle_folder,
@@ -41,9 +41,9 @@ from .calibration_feeds import (
     tiles_from_patches,
     vision_feeds,
 )
-from .checkpoint import Weights, weights_from_folder
-from .decoder import word_head_to_file
-from .graphs import GraphFiles, graphs_from_checkpoint, shape_from_checkpoint
+from .graph.checkpoint import Weights, weights_from_folder
+from .graph.decoder import word_head_to_file
+from .graph.graphs import GraphFiles, graphs_from_checkpoint, shape_from_checkpoint
 from .int8 import Int8Result, LinearBytes, int8_component, linear_bytes_of_file
 from .prompt import tokenizer_from_checkpoint
 from .recipe_compile import (

@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from ..runtime.errors import RecipeError
 from ..runtime.infer.bundle import CompiledRecipe
-from ..runtime.infer.engine import Engine
+from ..runtime.infer.engines.engine import Engine
 from ..runtime.infer.guide import BINS, Guide, text_from_ids
 from ..runtime.infer.sequence import mask_for, mrope_cos_sin, positions_for_segments
 from ..runtime.infer.shape import ModelShape
 from ..runtime.recipe import Recipe
-from .checkpoint import Weights
+from .graph.checkpoint import Weights
 from .prompt import IM_END, answer_ids, answer_text_from_bins, between_ids, encode, prompt_ids, token_id
 
 LEAST_FRAME_DIFFERENCE = 0.1

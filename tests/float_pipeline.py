@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from orinspect.export.graphs import GraphFiles
+from orinspect.export.graph.graphs import GraphFiles
 from orinspect.runtime.infer.sequence import (
     Segment,
     mask_for,

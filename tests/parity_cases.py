@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orinspect.export.graphs import GraphFiles, graphs_from_checkpoint
+from orinspect.export.graph.graphs import GraphFiles, graphs_from_checkpoint
 from orinspect.runtime.infer.shape import ModelShape
 from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES, TinySizes, write_tiny_checkpoint
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from orinspect.export.bundle import bundle_folder, write_manifest, write_recipe, write_vocabulary
-from orinspect.export.graphs import graphs_from_checkpoint, shape_from_checkpoint
+from orinspect.export.graph.graphs import graphs_from_checkpoint, shape_from_checkpoint
 from orinspect.export.prompt import prompt_ids, tokenizer_from_checkpoint
 from orinspect.export.recipe_compile import compile_guide, vocabulary_from_guide
 from orinspect.runtime.infer.bundle import Bundle, CompiledRecipe
-from orinspect.runtime.infer.engine import FloatArray
-from orinspect.runtime.infer.onnxruntime_engine import OnnxruntimeEngine
+from orinspect.runtime.infer.engines.engine import FloatArray
+from orinspect.runtime.infer.engines.onnxruntime_engine import OnnxruntimeEngine
 from orinspect.runtime.infer.sequence import mask_for, mrope_cos_sin, positions_for_segments
 from orinspect.runtime.infer.shape import ModelShape
 from orinspect.runtime.recipe import Recipe, load_recipe

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .decode import Answer
-from .engine import FloatArray, check_finite
+from .engines.engine import FloatArray, check_finite
 from .guide import answer_from_text, px_from_bin, text_from_ids
 from .tiles import Box, Tile
 

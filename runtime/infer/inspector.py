@@ -18,7 +18,7 @@ from ..recipe import Recipe
 from .bundle import Bundle, CompiledRecipe
 from .candidates import Candidate, Words, dense_candidates, words_from_answers
 from .decode import Decoded, Decoder
-from .engine import Engine, FloatArray, check_finite, engine_from_bundle
+from .engines.engine import Engine, FloatArray, check_finite, engine_from_bundle
 from .fuse import (
     DENSE_SLACK_PX,
     WORDS_SLACK_PX,

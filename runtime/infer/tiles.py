@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from ..errors import PictureError
-from .engine import FloatArray
+from .engines.engine import FloatArray
 from .register import ByteArray, clusters_of_differences, fitting_corner, shift_between, window_at
 
 Box = tuple[float, float, float, float]

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from orinspect.export.checkpoint import weights_from_file, weights_from_folder
-from orinspect.export.graphs import shape_from_checkpoint
+from orinspect.export.graph.checkpoint import weights_from_file, weights_from_folder
+from orinspect.export.graph.graphs import shape_from_checkpoint
 from orinspect.runtime.errors import CheckpointError
 from orinspect.tests.tiny_checkpoint import TinySizes, model_tensor_shapes, write_tiny_checkpoint
 

@@ -23,7 +23,7 @@ from orinspect.export.checkpoint_export import export_checkpoint
 from orinspect.export.recipe_compile import frame_difference
 from orinspect.runtime.errors import CheckpointError, DataSetError, OrinspectError, RecipeError
 from orinspect.runtime.infer.bundle import Bundle
-from orinspect.runtime.infer.engine import engine_from_bundle
+from orinspect.runtime.infer.engines.engine import engine_from_bundle
 from orinspect.runtime.recipe import DefectType, Recipe, load_recipe
 from orinspect.tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -200,7 +200,7 @@ def test_frames_that_cannot_be_told_apart_refuse_temporal(
             return np.repeat(values, size[2], axis=2)
 
     folder = write_tiny_checkpoint(tmp_path / "checkpoint")
-    from orinspect.export.graphs import shape_from_checkpoint
+    from orinspect.export.graph.graphs import shape_from_checkpoint
 
     assert frame_difference(EqualFrames(), shape_from_checkpoint(folder)) == 0.0  # type: ignore[arg-type]
     monkeypatch.setattr("orinspect.export.checkpoint_export.frame_difference", lambda *_: 0.05)

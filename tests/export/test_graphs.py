@@ -9,9 +9,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from orinspect.export import onnx_graph
-from orinspect.export.graphs import GraphFiles, graphs_from_checkpoint
-from orinspect.export.vision import interpolated_positions
+from orinspect.export.graph import onnx_graph
+from orinspect.export.graph.graphs import GraphFiles, graphs_from_checkpoint
+from orinspect.export.graph.vision import interpolated_positions
 from orinspect.runtime.errors import CheckpointError
 from orinspect.tests.float_pipeline import FloatPipeline, session_from_file
 from orinspect.tests.parity_cases import drawn_ids, drawn_pictures

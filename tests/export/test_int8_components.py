@@ -12,7 +12,7 @@ import pytest
 
 from orinspect.calibration.linears import linears_of
 from orinspect.calibration.sessions import Feed, MaskedFeed, Session, inputs_of, kernel_counts
-from orinspect.export.graphs import GraphFiles, graphs_from_checkpoint
+from orinspect.export.graph.graphs import GraphFiles, graphs_from_checkpoint
 from orinspect.export.int8 import Int8Result, flavour_from_int8, int8_component, linear_bytes_of_file
 from orinspect.runtime.infer.sequence import mask_for, mrope_cos_sin
 from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES, write_tiny_checkpoint

@@ -40,10 +40,10 @@ PEER_FILE, PEERS = "evaluation/bench.py", {"torch", "transformers"}
 
 # library -> the only files of the five rooms that import it (rule 4)
 OWNERS = {
-    "tensorrt": {"runtime/infer/tensorrt_engine.py"},
-    "pycuda": {"runtime/infer/cuda.py"},
-    "cuda": {"runtime/infer/cuda.py"},
-    "onnxruntime": {"runtime/infer/onnxruntime_engine.py", "calibration/sessions.py"},  # device, workstation
+    "tensorrt": {"runtime/infer/engines/tensorrt_engine.py"},
+    "pycuda": {"runtime/infer/engines/cuda.py"},
+    "cuda": {"runtime/infer/engines/cuda.py"},
+    "onnxruntime": {"runtime/infer/engines/onnxruntime_engine.py", "calibration/sessions.py"},
     "paho": {"runtime/deliver/mqtt.py"},
     "sqlite3": {"runtime/deliver/outbox.py"},
 }

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from orinspect.examples.reference.network import DenseHead
-from orinspect.export.checkpoint import weights_from_file
+from orinspect.export.graph.checkpoint import weights_from_file
 from orinspect.tests.float_pipeline import session_from_file
 from orinspect.tests.parity_cases import CASES
 

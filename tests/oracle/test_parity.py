@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from orinspect.export.graphs import GraphFiles
+from orinspect.export.graph.graphs import GraphFiles
 from orinspect.runtime.infer.sequence import mrope_cos_sin
 from orinspect.runtime.infer.tiles import compare_patches, image_patches
 from orinspect.tests.float_pipeline import FloatPipeline

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from orinspect.export.graphs import graphs_from_checkpoint
+from orinspect.export.graph.graphs import graphs_from_checkpoint
 from orinspect.export.prompt import prompt_ids
 from orinspect.runtime.capture.scenes import pcb_scene
 from orinspect.runtime.infer.tiles import compare_patches

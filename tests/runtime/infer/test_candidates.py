@@ -23,7 +23,7 @@ from orinspect.runtime.infer.candidates import (
     words_from_answers,
 )
 from orinspect.runtime.infer.decode import Answer, Decision
-from orinspect.runtime.infer.engine import FloatArray
+from orinspect.runtime.infer.engines.engine import FloatArray
 from orinspect.runtime.infer.tiles import Box, Tile
 
 TYPES = 3

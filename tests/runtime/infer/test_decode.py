@@ -12,8 +12,9 @@ import pytest
 
 from orinspect.runtime.errors import EngineError
 from orinspect.runtime.infer.bundle import Bundle, CompiledRecipe
-from orinspect.runtime.infer.decode import BUCKET, Answer, Decoder, PastBuffer, bucket_of
-from orinspect.runtime.infer.engine import Dimensions, Engine, FloatArray, engine_from_bundle
+from orinspect.runtime.infer.decode import Answer, Decoder
+from orinspect.runtime.infer.engines.engine import Dimensions, Engine, FloatArray, engine_from_bundle
+from orinspect.runtime.infer.engines.past import BUCKET, PastBuffer, bucket_of
 from orinspect.runtime.infer.guide import text_from_ids
 from orinspect.runtime.infer.sequence import mask_for, mrope_cos_sin, positions_for_segments
 

@@ -11,10 +11,14 @@ from onnx import numpy_helper
 
 from orinspect.calibration import exact_dot
 from orinspect.runtime.errors import BundleError, EngineError
-from orinspect.runtime.infer import onnxruntime_engine
 from orinspect.runtime.infer.bundle import Bundle
-from orinspect.runtime.infer.engine import check_finite, engine_from_bundle
-from orinspect.runtime.infer.onnxruntime_engine import OnnxruntimeEngine, long_dot_graph, sums_are_exact
+from orinspect.runtime.infer.engines import onnxruntime_engine
+from orinspect.runtime.infer.engines.engine import check_finite, engine_from_bundle
+from orinspect.runtime.infer.engines.onnxruntime_engine import (
+    OnnxruntimeEngine,
+    long_dot_graph,
+    sums_are_exact,
+)
 from orinspect.tests.linear_graphs import linear_graph, saved
 
 

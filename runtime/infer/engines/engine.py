@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError
+from ...errors import EngineError
 
 if TYPE_CHECKING:
-    from .bundle import Bundle
+    from ..bundle import Bundle
 
 FloatArray = npt.NDArray[np.float32]
 Dimensions = tuple[object, ...]  # an int where the graph fixes a size, a name where it leaves it open

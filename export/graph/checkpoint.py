@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.errors import CheckpointError
-from ..runtime.infer.shape import ModelShape
+from ...runtime.errors import CheckpointError
+from ...runtime.infer.shape import ModelShape
 
 # Defaults that transformers 4.57 and 5.x share, for keys that a saved configuration may leave out.
 _TEXT_DEFAULTS: dict[str, Any] = {

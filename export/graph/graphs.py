@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.infer.shape import ModelShape
+from ...runtime.infer.shape import ModelShape
 from .checkpoint import Weights, shape_from_folder, weights_from_file, weights_from_folder
 from .decoder import PREFIX, decoder_to_file, word_head_to_file
 from .vision import attributes_to_file, dense_types_from_weights, vision_to_file

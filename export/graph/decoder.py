@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.errors import CheckpointError
-from ..runtime.infer.shape import ModelShape
+from ...runtime.errors import CheckpointError
+from ...runtime.infer.shape import ModelShape
 from .checkpoint import Weights
 from .onnx_graph import Floats, OnnxGraph, graph_to_file, linear, rms_norm, rotate
 

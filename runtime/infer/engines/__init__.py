@@ -1,0 +1,1 @@
+"""Engines behind one Protocol, and the past that they read."""
