@@ -21,7 +21,11 @@ from .errors import RecipeError
 
 Severity = Literal["minor", "major", "critical"]
 Coordinates = Literal["0-99", "0-1000"]
+Mode = Literal["compare", "single", "clip"]
 Compare = Literal["temporal", "two_images"]
+
+FRAMES_A_PATCH = 2
+"""Frames that Qwen3-VL joins in one temporal patch: an even clip has half as many pictures as frames."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,22 @@ class Tiling:
     """How a picture is cut: square tiles of `tile_px` that own the `stride_px` square in their middle.
 
     A level is the size of a tile pixel in picture pixels: 0.5 magnifies twice, 2 is half scale.
+    `attention_mb` bounds what the attention scores of one engine call may take: 64 on an 8 GB board. It
+    bounds the tile at export and the tiles of one call on the device.
     """
 
     tile_px: int = 128
     stride_px: int = 64
     levels: tuple[float, ...] = (0.5, 1.0, 2.0)
+    attention_mb: int = 256
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Short clips of mode "clip": how many frames one has, and how many of them a second."""
+
+    frames: int = 4
+    fps: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,10 @@ class Thresholds:
 class Recipe:
     """Everything that one product needs; `examples/reference/pcb-compare.toml` explains each key.
 
+    `mode`: "compare" looks at a part beside its template, "single" at the part alone, "clip" at a few frames
+    of one place. `compare`: template and part as the two frames of one patch ("temporal", with the
+    `difference_channel`), or as "two_images", the template first; None: export chooses what the checkpoint
+    can do.
     `box_margin_px`: boxes that the model draws carry this margin around the tight defect.
     `template`: "frame" when every frame brings its own golden template, else the path of a picture.
     """
@@ -110,8 +129,8 @@ class Recipe:
     product: str
     prompt: str
     defects: tuple[DefectType, ...]
-    mode: Literal["compare"] = "compare"
-    compare: Compare = "temporal"
+    mode: Mode = "compare"
+    compare: Compare | None = None
     template: str = "frame"
     difference_channel: bool = True
     coordinates: Coordinates = "0-99"
@@ -119,6 +138,7 @@ class Recipe:
     max_defects_per_tile: int = 8
     token_budget: int = 256
     free_text: bool = False
+    clip: Clip = field(default_factory=Clip)
     tiling: Tiling = field(default_factory=Tiling)
     registration: Registration = field(default_factory=Registration)
     gate: Gate = field(default_factory=Gate)
@@ -130,6 +150,13 @@ class Recipe:
     def types(self) -> tuple[str, ...]:
         """The defect types in the recipe's order."""
         return tuple(defect.type for defect in self.defects)
+
+    @property
+    def pictures(self) -> int:
+        """Pictures that stand in one tile's prompt: one, template and part, or one for two frames."""
+        if self.mode == "clip":
+            return -(-self.clip.frames // FRAMES_A_PATCH)
+        return 2 if self.mode == "compare" and self.compare == "two_images" else 1
 
     @property
     def sha256(self) -> str:
@@ -232,7 +259,7 @@ def _typed(hint: Any, value: Any, where: str, key: str) -> Any:
         if value not in arguments or isinstance(value, bool):
             raise RecipeError(f"{where}: {key} is {value!r}; expected {' or '.join(map(repr, arguments))}")
         return value
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # `X | None`, also where X is a Literal
         return None if value is None else _typed(arguments[0], value, where, key)
     # bool is an int in Python, never in a recipe
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -264,6 +291,11 @@ def _check(recipe: Recipe, where: str) -> None:
             )
     if recipe.free_text:
         raise RecipeError(f"{where}: free_text is true; this version only answers in the recipe's schema")
+    if recipe.mode != "compare" and recipe.compare is not None:
+        raise RecipeError(
+            f"{where}: compare is {recipe.compare!r}, but mode is {recipe.mode!r}; remove the one, or set"
+            " mode = 'compare'"
+        )
     tiling, thresholds = recipe.tiling, recipe.thresholds
     minima: dict[str, tuple[float, float]] = {
         "box_margin_px": (recipe.box_margin_px, 0),
@@ -271,6 +303,8 @@ def _check(recipe: Recipe, where: str) -> None:
         "token_budget": (recipe.token_budget, 1),
         "tiling.tile_px": (tiling.tile_px, 1),
         "tiling.stride_px": (tiling.stride_px, 1),
+        "tiling.attention_mb": (tiling.attention_mb, 1),
+        "clip.frames": (recipe.clip.frames, 2),
         "registration.max_shift_px": (recipe.registration.max_shift_px, 0),
         "registration.tile_shift_px": (recipe.registration.tile_shift_px, 0),
         "gate.difference": (recipe.gate.difference, 0),
@@ -292,7 +326,11 @@ def _check(recipe: Recipe, where: str) -> None:
     for key, value in dataclasses.asdict(thresholds).items():
         if not 0 <= value <= 1:
             raise RecipeError(f"{where}: thresholds.{key} is {value}; it must lie between 0 and 1")
-    positive = {"scale.mm_per_px": recipe.scale.mm_per_px, "camera.exposure_us": recipe.camera.exposure_us}
+    positive = {
+        "scale.mm_per_px": recipe.scale.mm_per_px,
+        "camera.exposure_us": recipe.camera.exposure_us,
+        "clip.fps": recipe.clip.fps,
+    }
     for key, optional in positive.items():
         if optional is not None and not optional > 0:
             raise RecipeError(f"{where}: {key} is {optional}; it must be more than 0")
