@@ -84,6 +84,15 @@ class _Feed:
     positions: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
+Select = Callable[[int, "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"], int]
+"""(tile, logits of the allowed tokens [edges]) -> which of them is taken."""
+
+
+def likeliest(tile: int, logits: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> int:
+    """Greedy, the device's rule; the accuracy gate records here, or leads along an answer given before."""
+    return int(np.argmax(logits))
+
+
 class Decoder:
     """Answers tiles with one recipe. Holds references only: the engines belong to whoever opened them."""
 
@@ -97,11 +106,14 @@ class Decoder:
         *,
         clock: Callable[[], float],
         max_rows: int = 16,
+        select: Select = likeliest,
     ) -> None:
-        """`embeddings` [vocab, H]; `clock` in seconds; `max_rows` tiles share a decoder call."""
+        """`embeddings` [vocab, H]; `clock` in seconds; `max_rows` tiles share a decoder call; `select`
+        decides, a tile counted within one call of `answers`.
+        """
         self._shape, self._compiled, self._guide = shape, recipe, recipe.guide
         self._embeddings, self._decoder, self._head = embeddings, decoder, head
-        self._clock, self._max_rows = clock, max_rows
+        self._clock, self._max_rows, self._select = clock, max_rows, select
         self._suffix = self._embedded(recipe.suffix_ids)
 
     def answers(self, image_tokens: FloatArray, deepstack: FloatArray) -> Decoded:
@@ -113,7 +125,7 @@ class Decoder:
         calls, prefill_ms, decode_ms = 0, 0.0, 0.0
         for first in range(0, len(image_tokens), self._max_rows):
             batch = slice(first, first + self._max_rows)
-            decoded = self._batch(image_tokens[batch], deepstack[batch])
+            decoded = self._batch(image_tokens[batch], deepstack[batch], first)
             answers += decoded.answers
             calls += decoded.engine_calls
             prefill_ms += decoded.prefill_ms
@@ -121,7 +133,7 @@ class Decoder:
         passes = sum(answer.row_passes for answer in answers)
         return Decoded(tuple(answers), passes, calls, prefill_ms, decode_ms)
 
-    def _batch(self, image_tokens: FloatArray, deepstack: FloatArray) -> Decoded:
+    def _batch(self, image_tokens: FloatArray, deepstack: FloatArray, first: int) -> Decoded:
         forced, state = self._guide.forced_run(self._guide.start)
         feeds = [
             self._first_feed(image, features, forced)
@@ -129,7 +141,7 @@ class Decoder:
         ]
         first_length = len(feeds[0].embeds)
         position = int(feeds[0].positions[0, -1]) + 1  # the suffix is text, one position a token
-        rows = [_Row(tile, state, position, [], list(forced)) for tile in range(len(feeds))]
+        rows = [_Row(first + tile, state, position, [], list(forced)) for tile in range(len(feeds))]
         if not self._guide.is_choice(state):  # a recipe whose only answer is forced: nothing to ask the model
             return Decoded(tuple(self._closed(row) for row in rows))
         prefix_kv = self._compiled.prefix_kv
@@ -190,10 +202,10 @@ class Decoder:
         return logits
 
     def _choose(self, row: _Row, logits: FloatArray) -> None:
-        """Take the likeliest token that the guide allows, and with it the forced run behind it."""
+        """Take the selected token of those that the guide allows, and with it the forced run behind it."""
         choice = self._guide.choice(row.state)
         allowed = logits[choice.rows].astype(np.float64)
-        best = int(np.argmax(allowed))
+        best = self._select(row.tile, allowed)
         probability = float(1.0 / np.exp(allowed - allowed[best]).sum())
         forced, state = self._guide.forced_run(int(choice.next_states[best]))
         row.decisions.append(Decision(len(row.ids), probability))

@@ -17,7 +17,7 @@ from ..errors import BundleError, PictureError, RecipeError, UsageError
 from ..recipe import Recipe
 from .bundle import Bundle, CompiledRecipe
 from .candidates import Candidate, Words, dense_candidates, words_from_answers
-from .decode import Decoded, Decoder
+from .decode import Decoded, Decoder, Select, likeliest
 from .engines.engine import Engine, FloatArray, check_finite, engine_from_bundle
 from .fuse import (
     DENSE_SLACK_PX,
@@ -98,11 +98,14 @@ class Inspector:
         *,
         backend: str = "onnxruntime",
         clock: Callable[[], float] = time.perf_counter,
+        open_engine: Callable[..., Engine] = engine_from_bundle,
+        select: Select = likeliest,
     ) -> None:
         """`recipe_id` None: the bundle's first; `detectors`: dense, words or both. BundleError, RecipeError
-        or EngineError when bundle, recipe and detectors do not fit together.
+        or EngineError when bundle, recipe and detectors do not fit together. `open_engine` and `select` are
+        for the accuracy gate, which listens.
         """
-        self._bundle, self._compiled = bundle, bundle.recipe(recipe_id)
+        self._bundle, self._compiled, self._open_engine = bundle, bundle.recipe(recipe_id), open_engine
         self._detectors, self._clock = tuple(detectors), clock
         _check_fit(bundle, self._compiled, self._detectors)
         self._columns = (
@@ -122,6 +125,7 @@ class Inspector:
                     self._open(opened, "decoder", backend, threads),
                     self._open(opened, f"head_schema.{self.recipe.id}", backend, threads),
                     clock=clock,
+                    select=select,
                 )
             self._engines = opened.pop_all()
 
@@ -166,7 +170,7 @@ class Inspector:
         return self._inspection(dense, words, timings, passes)
 
     def _open(self, opened: ExitStack, component: str, backend: str, threads: int) -> Engine:
-        engine = engine_from_bundle(self._bundle, component, backend=backend, threads=threads)
+        engine = self._open_engine(self._bundle, component, backend=backend, threads=threads)
         opened.callback(engine.close)
         return engine
 
