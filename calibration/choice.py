@@ -8,7 +8,7 @@ Linears that read one tensor (q, k, v; gate, up) are chosen together, so that th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from .ranges import QUANTISED_MAX, InputStatistics
 from .sessions import Floats
 
 Mode: TypeAlias = Literal["static", "per_row", "float"]
+_SLICE_VALUES = 1 << 20
 ROW_FLOOR = 1e-10  # smallest divisor of a row: a row of zeros stays zeros
 
 
@@ -41,6 +42,9 @@ class Limits:
 class LinearChoice:
     """How one linear runs. `clip` and `clip_from` are those of the best static scale, also where it lost.
 
+    With `alpha` the linear is smoothed: `smoothing` [in] float32 > 0 divides the activation, multiplies the
+    weight's rows, and `clip` holds for the smoothed activation.
+
     Errors are None where they could not be measured (no held row with an output): such a linear stays float.
     """
 
@@ -54,18 +58,37 @@ class LinearChoice:
     rows: int
     in_features: int
     out_features: int
+    alpha: float | None = None
+    smoothing: Floats | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> dict[str, str | float | int | None]:
-        """Plain values for the bundle's manifest."""
-        return asdict(self)
+        """Plain values for the bundle's manifest, without the factors of the smoothing."""
+        plain = asdict(replace(self, smoothing=None))
+        del plain["smoothing"]
+        return plain
 
 
-def quantised_weight(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
-    """weight [in, out] -> int8 [in, out] in -127..127 and positive scales [out] float32, one an output."""
-    largest = np.abs(weight).max(axis=0)
+def quantised_weight(weight: Floats, smoothing: Floats | None = None) -> tuple[npt.NDArray[np.int8], Floats]:
+    """weight [in, out], rows times `smoothing` [in] -> int8 [in, out] in -127..127, scales [out] float32 > 0.
+
+    Worked on in slices of rows: beside the result it needs a few MB, whatever the weight's size.
+    """
+    rows = max(1, _SLICE_VALUES // max(1, weight.shape[1]))
+    slices = [slice(first, first + rows) for first in range(0, weight.shape[0], rows)]
+
+    def smoothed(part: slice) -> Floats:
+        return weight[part] if smoothing is None else weight[part] * smoothing[part, None]
+
+    largest = np.zeros(weight.shape[1], np.float32)
+    for part in slices:
+        np.maximum(largest, np.abs(smoothed(part)).max(axis=0), out=largest)
     scale = np.where(largest > 0, largest / QUANTISED_MAX, 1).astype(np.float32)
-    quantised = np.clip(np.rint(weight / scale), -QUANTISED_MAX, QUANTISED_MAX)
-    return quantised.astype(np.int8), scale
+    quantised = np.empty(weight.shape, np.int8)
+    for part in slices:
+        steps = smoothed(part) / scale
+        np.rint(steps, out=steps)
+        quantised[part] = np.clip(steps, -QUANTISED_MAX, QUANTISED_MAX, out=steps)
+    return quantised, scale
 
 
 def static_rows(rows: Floats, clip: float) -> Floats:
