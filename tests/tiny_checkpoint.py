@@ -76,8 +76,8 @@ def write_tiny_checkpoint(
     `dense_types` there is no dense_head.safetensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    special = _special_ids()
-    _write_json(folder / "config.json", _config(sizes, special, number_type, config_dialect))
+    special = special_ids()
+    _write_json(folder / "config.json", config_from_sizes(sizes, special, number_type, config_dialect))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(TOKENIZER / name, folder / name)
     _write_json(
@@ -180,12 +180,16 @@ def _drawn(draw: np.random.Generator, name: str, shape: tuple[int, ...]) -> npt.
     return noise * np.float32(1.5 / np.sqrt(fan_in))
 
 
-def _special_ids() -> dict[str, int]:
+def special_ids() -> dict[str, int]:
+    """Special tokens of the reference tokenizer: text -> id."""
     document = json.loads((TOKENIZER / "tokenizer.json").read_text(encoding="utf-8"))
     return {entry["content"]: entry["id"] for entry in document["added_tokens"]}
 
 
-def _config(sizes: TinySizes, special: dict[str, int], number_type: str, dialect: str) -> dict[str, Any]:
+def config_from_sizes(
+    sizes: TinySizes, special: dict[str, int], number_type: str, dialect: str
+) -> dict[str, Any]:
+    """config.json in the words of transformers 4.57 or 5; `special` gives the ids of its special tokens."""
     multiaxis = {
         "mrope_section": list(sizes.mrope_section),
         "mrope_interleaved": True,
