@@ -1,6 +1,7 @@
 """Guided greedy decoding of many tiles at once, with as few decoder passes as the recipe's guide allows.
 
-A row is one tile's sequence: prefix (stored keys and values) | image tokens | suffix | answer. One row in
+A row is one tile's sequence: prefix (stored keys and values) | image tokens | suffix | answer, where further
+pictures of the tile (a template's, a clip's) stand before the suffix with their own text between. One row in
 one decoder call is a row-pass, prefill included. A pass always ends where the model has a choice; tokens
 that the guide forces join the next pass of their row, and those behind the last choice are never run at
 all. Rows that have ended leave the batch. What a row answers does not depend on the rows beside it.
@@ -16,8 +17,8 @@ import numpy as np
 
 from ..errors import EngineError
 from .engines.engine import Engine, FloatArray, check_finite
-from .engines.past import PastBuffer
-from .sequence import Segment, mask_for, mrope_cos_sin, positions_for_segments
+from .engines.past import Past, past_for
+from .sequence import TokenRun, mask_for, mrope_cos_sin, positions_for_segments, run_from_pictures
 from .shape import ModelShape
 
 if TYPE_CHECKING:
@@ -73,26 +74,6 @@ class _Row:
     row_passes: int = 0
 
 
-@dataclass(frozen=True)
-class _Feed:
-    """What one row feeds into a pass: embeds [k, H], deepstack [D, k, H] or None for text, positions [3,
-    k].
-    """
-
-    embeds: FloatArray
-    deepstack: FloatArray | None
-    positions: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-
-
-Select = Callable[[int, "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"], int]
-"""(tile, logits of the allowed tokens [edges]) -> which of them is taken."""
-
-
-def likeliest(tile: int, logits: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> int:
-    """Greedy, the device's rule; the accuracy gate records here, or leads along an answer given before."""
-    return int(np.argmax(logits))
-
-
 class Decoder:
     """Answers tiles with one recipe. Holds references only: the engines belong to whoever opened them."""
 
@@ -115,9 +96,10 @@ class Decoder:
         self._embeddings, self._decoder, self._head = embeddings, decoder, head
         self._clock, self._max_rows, self._select = clock, max_rows, select
         self._suffix = self._embedded(recipe.suffix_ids)
+        self._between = [self._embedded(ids) for ids in recipe.between_ids]
 
     def answers(self, image_tokens: FloatArray, deepstack: FloatArray) -> Decoded:
-        """Answer every tile: image_tokens [tiles, T, H], deepstack [tiles, D, T, H] float32.
+        """Answer every tile: image_tokens [tiles, pictures * T, H], deepstack [tiles, D, pictures * T, H].
 
         EngineError when an engine fails or a logit is not a number.
         """
@@ -146,7 +128,7 @@ class Decoder:
             return Decoded(tuple(self._closed(row) for row in rows))
         prefix_kv = self._compiled.prefix_kv
         capacity = prefix_kv.shape[3] + first_length + self._compiled.recipe.token_budget
-        past = PastBuffer(self._shape, prefix_kv, len(rows), capacity)
+        past = past_for(self._decoder, self._shape, prefix_kv, len(rows), capacity)
         answers: dict[int, Answer] = {}
         calls, started, prefill_ms = 0, self._clock(), 0.0
         while rows:
@@ -166,7 +148,7 @@ class Decoder:
         decode_ms = (self._clock() - started) * 1e3 - prefill_ms
         return Decoded(tuple(answers[tile] for tile in sorted(answers)), 0, calls, prefill_ms, decode_ms)
 
-    def _pass(self, rows: Sequence[_Row], feeds: Sequence[_Feed], past: PastBuffer) -> FloatArray:
+    def _pass(self, rows: Sequence[_Row], feeds: Sequence[TokenRun], past: Past) -> FloatArray:
         """One decoder call over ragged rows; returns the kept logits [rows, kept] behind each row's last
         token.
         """
@@ -185,19 +167,10 @@ class Decoder:
             if feed.deepstack is not None:
                 deepstack[index, :, columns - counts[index] :] = feed.deepstack
         cos, sin = mrope_cos_sin(positions, self._shape)
-        mask = mask_for(past.lengths, counts, past.view.shape[4], columns)
-        outputs = self._decoder.run(
-            {
-                "embeds": embeds,
-                "deepstack": deepstack,
-                "cos": cos,
-                "sin": sin,
-                "past_kv": past.view,
-                "mask": mask,
-            }
-        )
-        past.store(outputs["new_kv"], counts)
-        logits = self._head.run({"hidden": np.ascontiguousarray(outputs["hidden"][:, -1])})["logits"]
+        mask = mask_for(past.lengths, counts, past.slots, columns)
+        feeds_of_pass = {"embeds": embeds, "deepstack": deepstack, "cos": cos, "sin": sin, "mask": mask}
+        hidden = past.step(self._decoder, feeds_of_pass, counts)
+        logits = self._head.run({"hidden": np.ascontiguousarray(hidden[:, -1])})["logits"]
         check_finite(logits, "the decoder's logits")
         return logits
 
@@ -221,21 +194,22 @@ class Decoder:
         is_cut = row.state != self._guide.terminal
         return Answer(tuple(row.ids), tuple(row.decisions), row.row_passes, is_cut)
 
-    def _first_feed(self, image: FloatArray, features: FloatArray, forced: Sequence[int]) -> _Feed:
-        """Image tokens [T, H] with their DeepStack features [D, T, H], the suffix and the first forced
-        tokens.
+    def _first_feed(self, image: FloatArray, features: FloatArray, forced: Sequence[int]) -> TokenRun:
+        """All pictures of a tile, [pictures * T, H] with their DeepStack features [D, pictures * T, H], the
+        texts between them, the suffix and the first forced tokens.
         """
-        text = np.concatenate([self._suffix, self._embedded(forced)])
-        layers, tokens, hidden = features.shape
-        deepstack = np.zeros((layers, tokens + len(text), hidden), np.float32)
-        deepstack[:, :tokens] = features
-        segments: list[Segment] = [self._shape.token_grid_hw, len(text)]
-        positions, _ = positions_for_segments(segments, self._compiled.next_position)
-        return _Feed(np.concatenate([image, text]), deepstack, positions)
+        last = np.concatenate([self._suffix, self._embedded(forced)])
+        return run_from_pictures(
+            image,
+            features,
+            [*self._between, last],
+            self._shape.token_grid_hw,
+            self._compiled.next_position,
+        )
 
-    def _next_feed(self, row: _Row) -> _Feed:
+    def _next_feed(self, row: _Row) -> TokenRun:
         positions, row.position = positions_for_segments([len(row.pending)], row.position)
-        return _Feed(self._embedded(row.pending), None, positions)
+        return TokenRun(self._embedded(row.pending), None, positions)
 
     def _embedded(self, ids: Sequence[int]) -> FloatArray:
         """[len(ids), H] float32, whatever the embeddings are stored in."""

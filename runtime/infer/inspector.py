@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from ..recipe import Recipe
 from .bundle import Bundle, CompiledRecipe
 from .candidates import Candidate, Words, dense_candidates, words_from_answers
 from .decode import Decoded, Decoder, Select, likeliest
-from .engines.engine import Engine, FloatArray, check_finite, engine_from_bundle
+from .engines.engine import Engine, FloatArray, check_finite, engine_from_bundle, engines_from_bundle
 from .fuse import (
     DENSE_SLACK_PX,
     WORDS_SLACK_PX,
@@ -97,15 +98,17 @@ class Inspector:
         detectors: tuple[str, ...] = DETECTORS,
         *,
         backend: str = "onnxruntime",
+        plans: Path | None = None,
         clock: Callable[[], float] = time.perf_counter,
         open_engine: Callable[..., Engine] = engine_from_bundle,
         select: Select = likeliest,
     ) -> None:
-        """`recipe_id` None: the bundle's first; `detectors`: dense, words or both. BundleError, RecipeError
-        or EngineError when bundle, recipe and detectors do not fit together. `open_engine` and `select` are
+        """`recipe_id` None: the bundle's first; `detectors`: dense, words or both; `backend` and `plans` as
+        in `engines_from_bundle`. BundleError, RecipeError or EngineError when bundle, recipe and detectors do
+        not fit together. `open_engine` and `select` are
         for the accuracy gate, which listens.
         """
-        self._bundle, self._compiled, self._open_engine = bundle, bundle.recipe(recipe_id), open_engine
+        self._bundle, self._compiled = bundle, bundle.recipe(recipe_id)
         self._detectors, self._clock = tuple(detectors), clock
         _check_fit(bundle, self._compiled, self._detectors)
         self._columns = (
@@ -114,16 +117,21 @@ class Inspector:
         self._attributes: Engine | None = None
         self._decoder: Decoder | None = None
         with ExitStack() as opened:
-            self._vision = self._open(opened, "vision", backend, threads)
+            engine = opened.enter_context(
+                engines_from_bundle(
+                    bundle, backend=backend, threads=threads, plans=plans, open_engine=open_engine
+                )
+            )
+            self._vision = engine("vision")
             if "dense" in self._detectors:
-                self._attributes = self._open(opened, "attributes", backend, threads)
+                self._attributes = engine("attributes")
             if "words" in self._detectors:
                 self._decoder = Decoder(
                     bundle.shape,
                     self._compiled,
                     bundle.embeddings,
-                    self._open(opened, "decoder", backend, threads),
-                    self._open(opened, f"head_schema.{self.recipe.id}", backend, threads),
+                    engine("decoder"),
+                    engine(f"head_schema.{self.recipe.id}"),
                     clock=clock,
                     select=select,
                 )
@@ -168,11 +176,6 @@ class Inspector:
             canonical_tokens=sum(len(answer.ids) for answer in decoded.answers),
         )
         return self._inspection(dense, words, timings, passes)
-
-    def _open(self, opened: ExitStack, component: str, backend: str, threads: int) -> Engine:
-        engine = self._open_engine(self._bundle, component, backend=backend, threads=threads)
-        opened.callback(engine.close)
-        return engine
 
     def _greys(self, frame: Frame) -> tuple[ByteArray, ByteArray]:
         """(template, part), both [H, W] uint8."""

@@ -6,7 +6,9 @@ file knows which one runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -41,16 +43,53 @@ class Engine(Protocol):
         """Give the engine's memory back."""
 
 
+BACKENDS = ("onnxruntime", "tensorrt")
+OpenEngine = Callable[[str], Engine]  # component -> engine
+
+
+@contextmanager
+def engines_from_bundle(
+    bundle: Bundle,
+    *,
+    backend: str = "onnxruntime",
+    threads: int = 2,
+    plans: Path | None = None,
+    open_engine: Callable[..., Engine] | None = None,
+) -> Iterator[OpenEngine]:
+    """A function that opens components; all that it opened are freed in the reverse order at the end.
+
+    With TensorRT the engines share one CUDA context, one stream and one scratch memory, taken from the
+    thread that enters and used by that thread only. `plans`: where `orinspect engines build` put them, None
+    for its default beside the bundle. `open_engine` stands in for `engine_from_bundle`. EngineError when the backend is unknown, its library or the plans are
+    missing.
+    """
+    if backend == "tensorrt":
+        from .tensorrt_engine import TensorrtDevice
+
+        with TensorrtDevice(bundle, plans) as device:
+            yield device.engine
+        return
+    with ExitStack() as opened:
+
+        def opened_engine(component: str) -> Engine:
+            opener = open_engine or engine_from_bundle
+            engine = opener(bundle, component, backend=backend, threads=threads)
+            opened.callback(engine.close)
+            return engine
+
+        yield opened_engine
+
+
 def engine_from_bundle(
     bundle: Bundle, component: str, *, backend: str = "onnxruntime", threads: int = 2
 ) -> Engine:
-    """The engine of one component of a bundle: vision, attributes, decoder, or head_schema.<recipe id>.
+    """The CPU engine of one component of a bundle: vision, attributes, decoder, or head_schema.<recipe id>.
 
     `threads` is the number of CPU threads inside one call. EngineError when the backend is unknown or its
     library is missing.
     """
     if backend != "onnxruntime":
-        raise EngineError(f"engine backend {backend!r} is not available; use 'onnxruntime'")
+        raise EngineError(f"engine backend {backend!r} is not available; use {' or '.join(BACKENDS)}")
     if threads < 1:
         raise EngineError(f"an engine needs at least 1 thread, got {threads}")
     # Imported here: the runtime must import on a device that has TensorRT and no ONNX Runtime.

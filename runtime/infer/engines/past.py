@@ -1,18 +1,59 @@
-"""Keys and values of the tokens that a batch of rows has behind it, in the host's memory."""
+"""Keys and values of the tokens that a batch of rows has behind it: what every past promises, and the one in
+the host's memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from ...errors import EngineError
 from ..sequence import store_new_kv
 from ..shape import ModelShape
-from .engine import FloatArray
+from .engine import Engine, FloatArray
 
 BUCKET = 32
 """Past slots grow in steps of this many tokens, so that an engine sees few different shapes."""
+
+
+class Past(Protocol):
+    """Where a batch's keys and values lie, on the host or on the device; the decoder loop knows no more."""
+
+    lengths: list[int]
+    """Tokens behind each row."""
+
+    @property
+    def slots(self) -> int:
+        """Columns of the past that the next pass sees, filled or stale; the mask's first columns."""
+
+    def step(self, engine: Engine, feeds: Mapping[str, FloatArray], counts: Sequence[int]) -> FloatArray:
+        """One decoder call over this past; hidden [rows, K, H].
+
+        `feeds` are the decoder's inputs without past_kv; the keys and values of row r's last counts[r]
+        columns are stored behind it. EngineError when the engine fails or the past is full.
+        """
+
+    def drop(self, row: int) -> None:
+        """Remove a row; the last row takes its place, so the caller must do the same to its list."""
+
+
+@runtime_checkable
+class KeepsPast(Protocol):
+    """An engine that keeps the past in its own memory."""
+
+    def past(self, shape: ModelShape, prefix_kv: FloatArray, rows: int, capacity: int) -> Past:
+        """As `past_for`."""
+
+
+def past_for(engine: Engine, shape: ModelShape, prefix_kv: FloatArray, rows: int, capacity: int) -> Past:
+    """The past of `rows` rows that all begin with prefix_kv [layers, 2, kv_heads, P0, head_dim], where the
+    engine wants it; `capacity` is the longest past in tokens.
+    """
+    if isinstance(engine, KeepsPast):
+        return engine.past(shape, prefix_kv, rows, capacity)
+    return PastBuffer(shape, prefix_kv, rows, capacity)
 
 
 class PastBuffer:
@@ -33,6 +74,17 @@ class PastBuffer:
         self.lengths = [prefix] * rows
         self.view = self._seen(rows, bucket_of(prefix))
         self.view[:, :, :, :, :prefix] = prefix_kv
+
+    @property
+    def slots(self) -> int:
+        """Columns of the view."""
+        return self.view.shape[4]
+
+    def step(self, engine: Engine, feeds: Mapping[str, FloatArray], counts: Sequence[int]) -> FloatArray:
+        """One decoder call over this past; hidden [rows, K, H]."""
+        outputs = engine.run({**feeds, "past_kv": self.view})
+        self.store(outputs["new_kv"], counts)
+        return outputs["hidden"]
 
     def store(self, new_kv: FloatArray, counts: Sequence[int]) -> None:
         """Place the last counts[row] columns of new_kv [rows, layers, 2, kv_heads, K, head_dim] behind each
