@@ -11,6 +11,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from orinspect.calibration.choice import LinearChoice
+from orinspect.calibration.linears import linears_of
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -90,3 +93,22 @@ def feeds(
     """`count` feeds x [batch, rows, features] of normal values."""
     random = np.random.default_rng(seed)
     return [{"x": random.normal(size=(batch, rows, features)).astype(np.float32)} for _ in range(count)]
+
+
+def per_row_choices(model: onnx.ModelProto) -> list[LinearChoice]:
+    """per_row for every linear: INT8 without calibration."""
+    return [
+        LinearChoice(
+            linear.name,
+            linear.input,
+            "per_row",
+            clip=None,
+            clip_from=None,
+            error_static=None,
+            error_per_row=0.0,
+            rows=0,
+            in_features=linear.in_features,
+            out_features=linear.out_features,
+        )
+        for linear in linears_of(model)
+    ]
