@@ -124,7 +124,7 @@ def int8_from_float(
         )
     quantised = {name: choice for name, choice in by_name.items() if choice.mode != "float"}
     halves = floats - quantised.keys() if float16_rest else set()
-    rewritten = _copy_without_weights(model, {name + WEIGHT_SUFFIX for name in quantised.keys() | halves})
+    rewritten = copied_without(model, {name + WEIGHT_SUFFIX for name in quantised.keys() | halves})
     writer = _Writer(rewritten.graph, flavour, store)
     weights = Weights(model) if weights is None else weights
     for node in model.graph.node:
@@ -137,7 +137,7 @@ def int8_from_float(
     return rewritten
 
 
-def _copy_without_weights(model: onnx.ModelProto, dropped: Collection[str]) -> onnx.ModelProto:
+def copied_without(model: onnx.ModelProto, dropped: Collection[str]) -> onnx.ModelProto:
     """Everything of `model` but its nodes and the initialisers `dropped` (large ones are never copied)."""
     copy = onnx.ModelProto()
     for field, value in model.ListFields():
