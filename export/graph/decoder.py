@@ -98,7 +98,9 @@ def _shared_inputs(graph: OnnxGraph, shape: ModelShape) -> _Inputs:
     if group > 1:
         is_masked = graph.node("Concat", [is_masked] * group, "mask.grouped", axis=1)
     flat = graph.reshape(past, "past.flat", 0, shape.layers * 2 * shape.kv_heads, -1, head_dim)
-    slots = graph.node("Shape", [past], "past.slots", start=4, end=5)
+    # Gather, not Shape's start and end: parsers before TensorRT 10.6 may ignore those two (9.2's does).
+    extent = graph.node("Shape", [past], "past.extent")
+    slots = graph.node("Gather", [extent, graph.integers(4)], "past.slots", axis=0)
     return _Inputs(
         cos=graph.node("Unsqueeze", [cos, graph.integers(2)], "rope.cos"),
         signed_sin=graph.node("Unsqueeze", [signed, graph.integers(2)], "rope.sin"),
