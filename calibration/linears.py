@@ -10,9 +10,11 @@ Nothing here runs a graph; `sessions.py` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,21 +64,60 @@ def linears_by_input(linears: Iterable[Linear]) -> dict[str, tuple[Linear, ...]]
     return groups
 
 
-class Weights(Mapping[str, npt.NDArray[np.float32]]):
-    """Linear name -> its weight [in, out] float32, read from the model one at a time (nothing is kept)."""
+def tensor_values(tensor: onnx.TensorProto, folder: Path | None = None) -> npt.NDArray[Any]:
+    """The values of an initialiser; external data is mapped from its file in `folder`, not read into memory.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    External data without a folder, or beyond the end of its file, raises CheckpointError.
+    """
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return np.asarray(numpy_helper.to_array(tensor))
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    if folder is None:
+        raise CheckpointError(f"{tensor.name} lies in the file {place['location']}, but no folder was given")
+    number = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    path, offset = folder / place["location"], int(place.get("offset", 0))
+    size = int(np.prod(tensor.dims)) * number.itemsize
+    if not path.is_file() or path.stat().st_size < offset + size:
+        raise CheckpointError(
+            f"{path.name}: {tensor.name} needs bytes {offset} to {offset + size}, but the file"
+            f" {'ends at ' + str(path.stat().st_size) if path.is_file() else 'does not exist'}"
+        )
+    return np.memmap(path, number, "r", offset, tuple(tensor.dims))
+
+
+class Weights(Mapping[str, npt.NDArray[np.float32]]):
+    """Linear name -> its weight [in, out] float32, one at a time (nothing is kept).
+
+    Weights in external data are mapped from their file in `folder`, so that a model loaded without them
+    serves as well as a whole one.
+    """
+
+    def __init__(self, model: onnx.ModelProto, folder: Path | None = None) -> None:
         tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         self._tensors = {linear.name: tensors[linear.weight] for linear in linears_of(model)}
+        self._folder = folder
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
-        return np.asarray(numpy_helper.to_array(self._tensors[name]), dtype=np.float32)
+        return np.asarray(tensor_values(self._tensors[name], self._folder), dtype=np.float32)
 
-    def __iter__(self) -> Iterable[str]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+
+def _mapped(tensor: onnx.TensorProto, folder: Path | None) -> npt.NDArray[np.float32]:
+    """A float32 tensor's external data as a read-only map of its part of the file."""
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    path = Path(place["location"]) if folder is None else folder / place["location"]
+    shape, offset = tuple(tensor.dims), int(place.get("offset", 0))
+    end = offset + 4 * math.prod(shape)
+    size = path.stat().st_size if folder is not None and path.is_file() else -1
+    if size < end:
+        found = "is not there" if size < 0 else f"has {size} bytes"
+        raise CheckpointError(f"{path} {found}, {tensor.name} ends at byte {end}: write the graph again")
+    return np.memmap(path, np.float32, "r", offset, shape)
 
 
 @dataclass(frozen=True)

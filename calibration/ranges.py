@@ -27,9 +27,11 @@ Progress: TypeAlias = Callable[[str, int, int], None]  # (what, done, total); to
 
 PERCENTILE = 99.99
 QUANTISED_MAX = 127  # int8 symmetric: a clip maps to 127
+ROWS_KEPT = 256  # rows of each tensor on which choices are measured
 _SHIFT = 16  # keeps sign (0), 8 exponent and 7 mantissa bits of |x|
 _BINS = 1 << (31 - _SHIFT)
 _MSE_CANDIDATES = 64
+_SLICE_VALUES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class InputStatistics:
 
     `abs_max`, `percentile` (99.99) and `mse` are candidate clips (positive, or all 0 where nothing but zeros
     came); `row_max_*` describe max|row|: where the largest is far above the median, one static scale cannot
-    fit all rows. `sample` is [rows, features] float32 from held feeds.
+    fit all rows. `sample` is [rows, features] float32 from held feeds. `channel_max` [features] is the
+    largest magnitude of each feature over the same rows as the ranges: where few are far above the others,
+    smoothing helps.
     """
 
     tensor: str
@@ -50,6 +54,8 @@ class InputStatistics:
     row_max_median: float
     row_max_largest: float
     sample: Floats
+    channel_max: Floats
+    channel_max: Floats
 
     def clips(self) -> dict[str, float]:
         """Candidate clips by name, without repeats and zeros."""
@@ -71,11 +77,10 @@ class Magnitudes:
     def add(self, values: Floats) -> None:
         """Count `values` of any shape; they must be finite."""
         flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
-        if flat.size == 0:
-            return
-        bits = (flat.view(np.uint32) & 0x7FFFFFFF) >> _SHIFT
-        self.counts += np.bincount(bits, minlength=_BINS)
-        self.largest = max(self.largest, float(np.abs(flat).max()))
+        for first in range(0, flat.size, _SLICE_VALUES):  # slices that stay in the processor's cache
+            bits = flat[first : first + _SLICE_VALUES].view(np.uint32) & np.uint32(0x7FFFFFFF)
+            self.largest = max(self.largest, float(bits.max().view(np.float32)))  # ordered as the floats are
+            self.counts += np.bincount(bits >> _SHIFT, minlength=_BINS)
 
     def percentile(self, percent: float) -> float:
         """Upper edge of the bin that holds the percentile, never above the largest value."""
@@ -132,12 +137,16 @@ class _Collector:
     def __init__(self, tensor: str, linears: tuple[Linear, ...], rows_kept: int, seed: int) -> None:
         self._tensor, self._linears = tensor, linears
         self._values, self._row_maxima = Magnitudes(), Magnitudes()
+        self._channel_max = np.zeros(linears[0].in_features, np.float32)
         self._held, self._measured = Reservoir(rows_kept, seed), Reservoir(rows_kept, seed)
+        self._channels: Floats = np.zeros(linears[0].in_features, np.float32)
         self._rows = 0
 
     def add(self, rows: Floats, held: bool) -> None:
         """Take rows [n, features]; NaN or infinity is an error that names the linear."""
-        if not np.isfinite(rows).all():
+        sizes = np.abs(rows)
+        channel_max = sizes.max(axis=0, initial=0)
+        if not np.isfinite(channel_max).all():  # a maximum keeps NaN
             raise EngineError(
                 f"{self._linears[0].name}: its input {self._tensor} holds NaN or infinity in calibration;"
                 " the checkpoint or the feed is broken"
@@ -146,8 +155,9 @@ class _Collector:
             self._held.add(rows)
             return
         self._rows += len(rows)
-        self._values.add(rows)
-        self._row_maxima.add(np.abs(rows).max(axis=1, initial=0))
+        self._values.add(sizes)
+        self._row_maxima.add(sizes.max(axis=1, initial=0))
+        np.maximum(self._channel_max, channel_max, out=self._channel_max)
         self._measured.add(rows)
 
     def statistics(self) -> InputStatistics:
@@ -163,14 +173,37 @@ class _Collector:
             self._row_maxima.percentile(50),
             self._row_maxima.largest,
             sample,
+            self._channel_max,
         )
+
+
+class Ranges:
+    """Statistics of every tensor that `linears` read, collected feed by feed."""
+
+    def __init__(self, linears: Iterable[Linear], *, rows_kept: int = ROWS_KEPT, seed: int = 0) -> None:
+        self._collectors = {
+            tensor: _Collector(tensor, of_tensor, rows_kept, seed)
+            for tensor, of_tensor in linears_by_input(linears).items()
+        }
+
+    def add(self, feed: Feed, index: int, values: Mapping[str, Array]) -> None:
+        """Count feed number `index`; of `values` those that no linear reads are left out.
+
+        A mask that does not fit, or values that are not finite raise EngineError.
+        """
+        for tensor in self._collectors.keys() & values.keys():
+            self._collectors[tensor].add(counted_rows(feed, values[tensor], tensor), is_held(index))
+
+    def statistics(self) -> dict[str, InputStatistics]:
+        """Statistics by tensor, in graph order."""
+        return {tensor: collector.statistics() for tensor, collector in self._collectors.items()}
 
 
 def ranges_from_runs(
     model: Path,
     feeds: Iterable[Feed],
     *,
-    rows_kept: int = 256,
+    rows_kept: int = ROWS_KEPT,
     tensors_at_once: int = 64,
     threads: int = 2,
     seed: int = 0,
@@ -182,20 +215,15 @@ def ranges_from_runs(
     mask that does not fit, or values that are not finite raise EngineError.
     """
     probe = probe_from_model(model)
-    collectors = {
-        tensor: _Collector(tensor, linears, rows_kept, seed)
-        for tensor, linears in linears_by_input(probe.linears).items()
-    }
+    ranges = Ranges(probe.linears, rows_kept=rows_kept, seed=seed)
     total = len(feeds) if isinstance(feeds, Sized) else 0
     count = 0
     with Session(probe.model, folder=probe.folder, threads=threads) as session:
         for index, feed in enumerate(feeds):
             inputs = inputs_of(feed)
             for values in _tensor_groups(session, inputs, probe.tensors, tensors_at_once):
-                for tensor, value in values.items():
-                    collectors[tensor].add(counted_rows(feed, value, tensor), is_held(index))
-            for tensor in collectors.keys() & inputs.keys():  # a linear right at the graph's input
-                collectors[tensor].add(counted_rows(feed, inputs[tensor], tensor), is_held(index))
+                ranges.add(feed, index, values)
+            ranges.add(feed, index, inputs)  # a linear right at the graph's input
             count = index + 1
             if progress is not None:
                 progress("ranges", count, total)
@@ -203,7 +231,7 @@ def ranges_from_runs(
         raise EngineError(
             f"{model.name}: no calibration feed; give at least one (was a generator used twice?)"
         )
-    return {tensor: collector.statistics() for tensor, collector in collectors.items()}
+    return ranges.statistics()
 
 
 def _tensor_groups(

@@ -33,6 +33,7 @@ def _statistics(rows: Floats, *names: str) -> InputStatistics:
         maxima.percentile(50),
         maxima.largest,
         rows,
+        np.abs(rows).max(axis=0),
     )
 
 

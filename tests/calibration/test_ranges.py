@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from orinspect.calibration.linears import Weights
 from orinspect.calibration.ranges import Magnitudes, Reservoir, ranges_from_runs
 from orinspect.calibration.sessions import MaskedFeed
 from orinspect.runtime.errors import CheckpointError, EngineError
@@ -142,3 +143,37 @@ def test_progress_is_told(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     ranges_from_runs(_linear(tmp_path), feeds(2, 8), threads=1, progress=lambda *step: told.append(step))
     assert told == [("ranges", 1, 2), ("ranges", 2, 2)]
+
+
+def test_channel_max_is_per_feature_and_never_from_held_or_masked_rows(tmp_path: Path) -> None:
+    values = np.zeros((6, 1, 5, 8), np.float32)
+    values[0, 0, 2, 3], values[2, 0, 1, 7] = -9, 4
+    values[1, 0, 0, 0] = 50  # feed 1 is held
+    values[2, 0, 0, 1] = 70  # masked
+    counted = np.ones((1, 5), bool)
+    counted[0, 0] = False
+    given = [MaskedFeed({"x": one}, counted) for one in values]
+    statistics = ranges_from_runs(_linear(tmp_path), given, threads=1)["x"]
+    assert statistics.channel_max.tolist() == [0, 0, 0, 9, 0, 0, 0, 4]
+    assert statistics.abs_max == statistics.channel_max.max()
+
+
+def test_external_weights_are_mapped_one_by_one(tmp_path: Path) -> None:
+    model = attention_graph()
+    onnx.save(
+        model, str(tmp_path / "external.onnx"), save_as_external_data=True, location="external.data",
+        size_threshold=0,
+    )  # fmt: skip
+    light = onnx.load(str(tmp_path / "external.onnx"), load_external_data=False)
+    inside, outside = Weights(attention_graph()), Weights(light, tmp_path)
+    assert list(inside) == list(outside)
+    for name, weight in outside.items():
+        assert isinstance(weight, np.memmap)
+        np.testing.assert_array_equal(weight, inside[name])
+    with (tmp_path / "external.data").open("r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(CheckpointError, match=r"external.data has 5000 bytes, layers.*weight ends at byte"):
+        list(outside.values())
+    (tmp_path / "external.data").unlink()
+    with pytest.raises(CheckpointError, match=r"external.data is not there"):
+        list(outside.values())
