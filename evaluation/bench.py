@@ -22,9 +22,10 @@ import numpy.typing as npt
 from ..runtime.capture.frame import Frame, read_picture
 from ..runtime.errors import DataSetError
 from ..runtime.infer.bundle import Bundle, CompiledRecipe
-from ..runtime.infer.inspector import Inspection, Inspector, grey
+from ..runtime.infer.inspector import Inspection, Inspector
 from ..runtime.infer.shape import ModelShape
 from ..runtime.infer.tiles import compare_patches, tile_pairs
+from ..runtime.infer.views import grey
 from .datasets import Example, rows_from_source
 from .evaluate import passes_summary, rounded
 from .terminal import Progress

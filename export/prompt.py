@@ -8,7 +8,9 @@ Layout (temporal, or one picture):
              one <|image_pad|> per merged image token
     suffix   <|vision_end|><|im_end|>\\n<|im_start|>assistant\\n
     answer   [{"bbox_2d":[x1,y1,x2,y2],"label":"open"},...]<|im_end|>
-With `two_images` a second picture follows the first, parted from it by `between_ids`.
+With `two_images` the part's picture follows the template's, parted from it by `between_ids`. In a clip every
+picture is two frames and carries its time before it, `<0.3 seconds><|vision_start|>`, as the processor of
+transformers writes it (Qwen3VLProcessor.replace_video_token).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 
 from ..runtime.errors import CheckpointError, RecipeError
 from ..runtime.infer.guide import bin_from_px
-from ..runtime.recipe import Recipe
+from ..runtime.recipe import FRAMES_A_PATCH, Recipe
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, IMAGE_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
@@ -64,14 +66,28 @@ def prompt_ids(tokenizer: Any, recipe: Recipe) -> tuple[list[int], list[int]]:
     for token in SPECIAL_TOKENS:
         if token in recipe.prompt:
             raise RecipeError(f"recipe {recipe.id}: prompt contains {token}; write plain words only")
-    prefix = encode(tokenizer, f"{IM_START}user\n{recipe.prompt}{VISION_START}")
+    first_time = _times(recipe)[0]
+    prefix = encode(tokenizer, f"{IM_START}user\n{recipe.prompt}{first_time}{VISION_START}")
     suffix = encode(tokenizer, f"{VISION_END}{IM_END}\n{IM_START}assistant\n")
     return prefix, suffix
 
 
-def between_ids(tokenizer: Any) -> list[int]:
-    """Ids between the template's and the part's image tokens when `compare` is `two_images`."""
-    return encode(tokenizer, f"{VISION_END}{VISION_START}")
+def between_ids(tokenizer: Any, recipe: Recipe) -> tuple[tuple[int, ...], ...]:
+    """Ids between each two pictures of a tile; empty when there is one picture."""
+    return tuple(
+        tuple(encode(tokenizer, f"{VISION_END}{time}{VISION_START}")) for time in _times(recipe)[1:]
+    )
+
+
+def _times(recipe: Recipe) -> list[str]:
+    """What stands before each picture: the mean time of a clip's two frames, nothing for stills."""
+    if recipe.mode != "clip":
+        return [""] * recipe.pictures
+    frames = list(range(recipe.clip.frames))
+    frames += frames[-1:] * (len(frames) % FRAMES_A_PATCH)  # a lone last frame stands twice
+    seconds = [frame / recipe.clip.fps for frame in frames]
+    pairs = zip(seconds[::FRAMES_A_PATCH], seconds[1::FRAMES_A_PATCH], strict=True)
+    return [f"<{(first + second) / 2:.1f} seconds>" for first, second in pairs]
 
 
 def answer_text(

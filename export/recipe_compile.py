@@ -48,7 +48,7 @@ def compiled_from_recipe(tokenizer: Any, recipe: Recipe) -> CompiledRecipe:
         prefix_kv=np.zeros((0, 2, 0, 0, 0), np.float32),
         prefix_ids=tuple(prefix),
         suffix_ids=tuple(suffix),
-        between_ids=tuple(between_ids(tokenizer)),
+        between_ids=between_ids(tokenizer, recipe),
         next_position=len(prefix),
         kept_ids=guide.kept_ids,
         vocabulary=vocabulary_from_guide(tokenizer, guide),

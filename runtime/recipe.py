@@ -113,6 +113,20 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """How far INT8 may be from the float graphs; export fails beyond it.
+
+    min_cosine: of every output of every graph. min_token_agreement: share of the decoder's choices that INT8
+    takes as float does, led along float's answers. max_f_loss: of F over the labelled pictures (0.005 is half
+    a point). docs/int8.md says what the defaults rest on.
+    """
+
+    min_cosine: float = 0.99
+    min_token_agreement: float = 0.97
+    max_f_loss: float = 0.005
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that one product needs; `examples/reference/pcb-compare.toml` explains each key.
 
@@ -145,6 +159,7 @@ class Recipe:
     camera: CameraSettings = field(default_factory=CameraSettings)
     scale: Scale = field(default_factory=Scale)
     thresholds: Thresholds = field(default_factory=Thresholds)
+    accuracy: Accuracy = field(default_factory=Accuracy)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -296,6 +311,11 @@ def _check(recipe: Recipe, where: str) -> None:
             f"{where}: compare is {recipe.compare!r}, but mode is {recipe.mode!r}; remove the one, or set"
             " mode = 'compare'"
         )
+    _check_numbers(recipe, where)
+
+
+def _check_numbers(recipe: Recipe, where: str) -> None:
+    """Numbers outside their range, and those that contradict each other."""
     tiling, thresholds = recipe.tiling, recipe.thresholds
     minima: dict[str, tuple[float, float]] = {
         "box_margin_px": (recipe.box_margin_px, 0),
@@ -323,9 +343,11 @@ def _check(recipe: Recipe, where: str) -> None:
             f"{where}: tiling.stride_px is {tiling.stride_px}, larger than tile_px {tiling.tile_px};"
             " tiles would leave gaps"
         )
-    for key, value in dataclasses.asdict(thresholds).items():
-        if not 0 <= value <= 1:
-            raise RecipeError(f"{where}: thresholds.{key} is {value}; it must lie between 0 and 1")
+    shares = {"thresholds": thresholds, "accuracy": recipe.accuracy}
+    for table, entries in shares.items():
+        for key, value in dataclasses.asdict(entries).items():
+            if not 0 <= value <= 1:
+                raise RecipeError(f"{where}: {table}.{key} is {value}; it must lie between 0 and 1")
     positive = {
         "scale.mm_per_px": recipe.scale.mm_per_px,
         "camera.exposure_us": recipe.camera.exposure_us,

@@ -41,7 +41,7 @@ class CompiledRecipe:
     prefix_kv: npt.NDArray[np.float32]  # [layers, 2, kv_heads, prefix tokens, head_dim]
     prefix_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...]
-    between_ids: tuple[int, ...]  # between the two pictures of `two_images`
+    between_ids: tuple[tuple[int, ...], ...]  # between each two pictures of a tile; empty for one picture
     next_position: int  # the M-RoPE position after the prefix
     kept_ids: npt.NDArray[np.int64]  # rows of head_schema, = guide.kept_ids
     vocabulary: dict[int, bytes]  # kept token id -> bytes
@@ -123,7 +123,12 @@ class Bundle:
                 prefix_kv=_array(folder / "prefix_kv.npy").astype(np.float32),
                 prefix_ids=tuple(map(int, prompt["prefix_ids"])),
                 suffix_ids=tuple(map(int, prompt["suffix_ids"])),
-                between_ids=tuple(map(int, prompt.get("between_ids", ()))),
+                between_ids=tuple(
+                    # a flat list is of a bundle from before several pictures could run
+                    tuple(map(int, ids))
+                    for ids in prompt.get("between_ids", ())
+                    if isinstance(ids, list)
+                ),
                 next_position=int(prompt["next_position"]),
                 kept_ids=guide.kept_ids,
                 vocabulary={identity: signs[str(identity)].encode("latin-1") for identity in kept},

@@ -74,6 +74,15 @@ class _Row:
     row_passes: int = 0
 
 
+Select = Callable[[int, "np.ndarray[tuple[int, ...], np.dtype[np.float64]]"], int]
+"""(tile, logits of the allowed tokens [edges]) -> which of them is taken."""
+
+
+def likeliest(tile: int, logits: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> int:
+    """Greedy, the device's rule; the accuracy gate records here, or leads along an answer given before."""
+    return int(np.argmax(logits))
+
+
 class Decoder:
     """Answers tiles with one recipe. Holds references only: the engines belong to whoever opened them."""
 

@@ -1,4 +1,7 @@
-"""One frame to candidate defects: tiles, vision, dense head, guided decoder, and the two detectors joined."""
+"""One part to candidate defects: tiles, vision, dense head, guided decoder, and the two detectors joined.
+
+Where the checkpoint has no dense head the words look at every tile and report alone, by their own threshold.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -29,7 +31,15 @@ from .fuse import (
     owned,
     tiles_to_decode,
 )
-from .tiles import TilePairs, compare_patches, tile_pairs
+from .shape import ModelShape
+from .views import (
+    View,
+    features_from_patches,
+    last_picture,
+    patches_from_view,
+    view_from_frames,
+    view_from_pair,
+)
 
 if TYPE_CHECKING:
     from ..capture.frame import Frame
@@ -38,8 +48,8 @@ __all__ = ["CandidateDefect", "Inspection", "Inspector", "Passes"]
 
 ByteArray = npt.NDArray[np.uint8]
 DETECTORS = ("dense", "words")
-VISION_TILES = 16
-"""Tiles in one vision call; bounds the memory of its attention scores."""
+MOST_A_CALL = 16
+"""Pictures in one vision call and rows in one decoder call, where the recipe's attention_mb allows them."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ class Inspector:
         bundle: Bundle,
         recipe_id: str | None = None,
         threads: int = 2,
-        detectors: tuple[str, ...] = DETECTORS,
+        detectors: tuple[str, ...] | None = None,
         *,
         backend: str = "onnxruntime",
         plans: Path | None = None,
@@ -103,17 +113,22 @@ class Inspector:
         open_engine: Callable[..., Engine] = engine_from_bundle,
         select: Select = likeliest,
     ) -> None:
-        """`recipe_id` None: the bundle's first; `detectors`: dense, words or both; `backend` and `plans` as
+        """`recipe_id` None: the bundle's first; `detectors`: dense, words or both, None: what the bundle
+        has; `backend` and `plans` as
         in `engines_from_bundle`. BundleError, RecipeError or EngineError when bundle, recipe and detectors do
         not fit together. `open_engine` and `select` are
         for the accuracy gate, which listens.
         """
         self._bundle, self._compiled = bundle, bundle.recipe(recipe_id)
+        if detectors is None:
+            detectors = DETECTORS if bundle.dense_types else ("words",)
         self._detectors, self._clock = tuple(detectors), clock
         _check_fit(bundle, self._compiled, self._detectors)
         self._columns = (
             [bundle.dense_types.index(t) for t in self.recipe.types] if "dense" in detectors else []
         )
+        budget = self.recipe.tiling.attention_mb << 20
+        self._pictures_a_call = _within(budget, bundle.shape.vision_scores_bytes)
         self._attributes: Engine | None = None
         self._decoder: Decoder | None = None
         with ExitStack() as opened:
@@ -134,6 +149,7 @@ class Inspector:
                     engine(f"head_schema.{self.recipe.id}"),
                     clock=clock,
                     select=select,
+                    max_rows=_within(budget, _decoder_scores_bytes(bundle.shape, self._compiled)),
                 )
             self._engines = opened.pop_all()
 
@@ -142,113 +158,112 @@ class Inspector:
         """The recipe that is inspected."""
         return self._compiled.recipe
 
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """Who looks: dense, words or both."""
+        return self._detectors
+
     def inspect(self, frame: Frame) -> Inspection:
-        """Inspect one frame against its template.
+        """Inspect one frame: against its template, or alone where the recipe's mode is single.
 
-        PictureError when there is no template; EngineError when an engine fails or gives numbers that are
-        not finite.
+        PictureError when there is no template to compare with, or the recipe takes clips; EngineError when an
+        engine fails or gives numbers that are not finite.
         """
-        timings = dict.fromkeys(("preprocess", "vision", "dense", "prefill", "decode"), 0.0)
-        started = self._clock()
-        template, part = self._greys(frame)
-        pairs = self._pairs(template, part)
-        if not pairs.tiles:  # the gate found the part equal to its template
-            timings["preprocess"] = (self._clock() - started) * 1e3
-            return Inspection(
-                (), (), (), (), timings, Passes(tiles=pairs.total, tiles_gated=pairs.total), None
+        if self.recipe.mode == "clip":
+            raise PictureError(
+                f"recipe {self.recipe.id} looks at clips of {self.recipe.clip.frames} frames, got one"
+                " picture; give the frames of a clip"
             )
-        shape = self._bundle.shape
-        patches = compare_patches(
-            pairs.template, pairs.part, self.recipe.difference_channel, shape.patch_px, shape.merge
-        )
-        timings["preprocess"] = (self._clock() - started) * 1e3
-        picture_wh = (part.shape[1], part.shape[0])
-        features, vision_calls = self._features(patches, timings)
-        dense, dense_calls = self._dense(pairs, features, picture_wh, timings)
-        chosen = tiles_to_decode(dense) if "dense" in self._detectors else list(range(len(pairs.tiles)))
-        decoded, words = self._words(pairs, features, chosen, picture_wh, timings)
-        passes = Passes(
-            row_passes=decoded.row_passes,
-            engine_calls=vision_calls + dense_calls + decoded.engine_calls,
-            tiles=pairs.total,
-            tiles_gated=pairs.total - len(pairs.tiles),
-            tiles_decoded=len(decoded.answers),
-            canonical_tokens=sum(len(answer.ids) for answer in decoded.answers),
-        )
-        return self._inspection(dense, words, timings, passes)
-
-    def _greys(self, frame: Frame) -> tuple[ByteArray, ByteArray]:
-        """(template, part), both [H, W] uint8."""
+        started = self._clock()
+        if self.recipe.mode == "single":
+            return self._inspect(view_from_frames(self.recipe, [frame.image]), started)
         if frame.template is None:
             raise PictureError(
                 f"frame {frame.sequence} from {frame.source} has no template:"
                 f" recipe {self.recipe.id} compares with one"
             )
-        return grey(frame.template), grey(frame.image)
+        return self._inspect(view_from_pair(self.recipe, frame.template, frame.image), started)
 
-    def _pairs(self, template: ByteArray, part: ByteArray) -> TilePairs:
-        recipe = self.recipe
-        return tile_pairs(
-            template,
-            part,
-            tile_px=recipe.tiling.tile_px,
-            stride_px=recipe.tiling.stride_px,
-            levels=recipe.tiling.levels,
-            max_shift_px=recipe.registration.max_shift_px,
-            tile_shift_px=recipe.registration.tile_shift_px,
-            gate_difference=recipe.gate.difference,
-            gate_pixels=recipe.gate.min_pixels,
+    def inspect_clip(self, frames: Sequence[ByteArray]) -> Inspection:
+        """Inspect the frames of one clip, oldest first, each [H, W] grey or [H, W, 3] BGR of a still camera.
+
+        Boxes are pixels of these frames. PictureError when they are not as many as the recipe's clip.frames
+        or differ in size; EngineError as `inspect`.
+        """
+        if self.recipe.mode != "clip":
+            raise PictureError(
+                f"recipe {self.recipe.id} has mode {self.recipe.mode!r}, not 'clip'; inspect one frame"
+            )
+        started = self._clock()
+        return self._inspect(view_from_frames(self.recipe, frames), started)
+
+    def _inspect(self, view: View, started: float) -> Inspection:
+        timings = dict.fromkeys(("preprocess", "vision", "dense", "prefill", "decode"), 0.0)
+        if not view.tiles:  # the gate found the part equal to its template
+            timings["preprocess"] = (self._clock() - started) * 1e3
+            return Inspection(
+                (), (), (), (), timings, Passes(tiles=view.total, tiles_gated=view.total), None
+            )
+        shape = self._bundle.shape
+        patches = patches_from_view(view.pixels, shape.patch_px, shape.merge)
+        timings["preprocess"] = (self._clock() - started) * 1e3
+        features, vision_calls = self._features(patches, timings)
+        dense, dense_calls = self._dense(view, features, timings)
+        chosen = tiles_to_decode(dense) if "dense" in self._detectors else list(range(len(view.tiles)))
+        decoded, words = self._words(view, features, chosen, timings)
+        passes = Passes(
+            row_passes=decoded.row_passes,
+            engine_calls=vision_calls + dense_calls + decoded.engine_calls,
+            tiles=view.total,
+            tiles_gated=view.total - len(view.tiles),
+            tiles_decoded=len(decoded.answers),
+            canonical_tokens=sum(len(answer.ids) for answer in decoded.answers),
         )
+        return self._inspection(dense, words, timings, passes)
 
     def _features(self, patches: FloatArray, timings: dict[str, float]) -> tuple[dict[str, FloatArray], int]:
-        """image_tokens [tiles, T, H] and deepstack [tiles, D, T, H] of patches [tiles, N, features]; and
-        the calls.
-        """
+        """image_tokens and deepstack of all tiles, checked; and the calls."""
         started = self._clock()
-        runs = [
-            self._vision.run({"patches": patches[first : first + VISION_TILES]})
-            for first in range(0, len(patches), VISION_TILES)
-        ]
-        features = {
-            name: np.concatenate([run[name] for run in runs]) for name in ("image_tokens", "deepstack")
-        }
+        features, calls = features_from_patches(
+            self._vision, patches, self._bundle.shape, self._pictures_a_call
+        )
         for name, array in features.items():
             check_finite(array, f"the vision encoder's {name}")
         timings["vision"] = (self._clock() - started) * 1e3
-        return features, len(runs)
+        return features, calls
 
     def _dense(
         self,
-        pairs: TilePairs,
+        view: View,
         features: dict[str, FloatArray],
-        picture_wh: tuple[int, int],
         timings: dict[str, float],
     ) -> tuple[list[Candidate], int]:
-        """The dense head's candidates that their tiles own, in the recipe's types."""
+        """The dense head's candidates that their tiles own, in the recipe's types. It votes on the last
+        picture of a tile: the part beside its template, the newest frames of a clip.
+        """
         if self._attributes is None:
             return [], 0
         started = self._clock()
-        outputs = self._attributes.run(features)
+        outputs = self._attributes.run(last_picture(features, self._bundle.shape))
         candidates = dense_candidates(
-            pairs.tiles,
+            view.tiles,
             outputs,
             columns=self._columns,
             tile_px=self.recipe.tiling.tile_px,
             cell_px=self._bundle.shape.token_px,
             limit=self.recipe.thresholds.candidate,
-            picture_wh=picture_wh,
+            picture_wh=view.picture_wh,
             nms_iou=self.recipe.thresholds.nms_iou,
         )
-        candidates = self._owned(candidates, pairs, DENSE_SLACK_PX)
+        candidates = self._owned(candidates, view, DENSE_SLACK_PX)
         timings["dense"] = (self._clock() - started) * 1e3
         return candidates, 1
 
     def _words(
         self,
-        pairs: TilePairs,
+        view: View,
         features: dict[str, FloatArray],
         chosen: list[int],
-        picture_wh: tuple[int, int],
         timings: dict[str, float],
     ) -> tuple[Decoded, Words]:
         """The decoder's answers for the chosen tiles, read; with the candidates that their tiles own."""
@@ -258,24 +273,24 @@ class Inspector:
         decoded = self._decoder.answers(features["image_tokens"][chosen], features["deepstack"][chosen])
         words = words_from_answers(
             list(zip(chosen, decoded.answers, strict=True)),
-            pairs.tiles,
+            view.tiles,
             self._compiled.vocabulary,
             self.recipe.types,
             coordinates=self.recipe.coordinates,
             tile_px=self.recipe.tiling.tile_px,
-            picture_wh=picture_wh,
+            picture_wh=view.picture_wh,
             token_budget=self.recipe.token_budget,
         )
-        kept = self._owned(words.candidates, pairs, WORDS_SLACK_PX)
+        kept = self._owned(words.candidates, view, WORDS_SLACK_PX)
         timings["prefill"] = decoded.prefill_ms
         timings["decode"] = (self._clock() - started) * 1e3 - decoded.prefill_ms
         return decoded, Words(tuple(kept), words.dropped, words.failures)
 
-    def _owned(self, candidates: Sequence[Candidate], pairs: TilePairs, slack_px: float) -> list[Candidate]:
+    def _owned(self, candidates: Sequence[Candidate], view: View, slack_px: float) -> list[Candidate]:
         tiling = self.recipe.tiling
         return owned(
             candidates,
-            pairs.tiles,
+            view.tiles,
             tile_px=tiling.tile_px,
             stride_px=tiling.stride_px,
             slack_px=slack_px,
@@ -315,13 +330,16 @@ class Inspector:
         self.close()
 
 
-def grey(picture: ByteArray) -> ByteArray:
-    """[H, W] uint8 of a picture that is [H, W] grey or [H, W, 3] BGR."""
-    return (
-        picture
-        if picture.ndim == 2
-        else np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
-    )
+def _within(budget_bytes: int, each_bytes: int) -> int:
+    """How many of something fit into a budget, at least one and at most MOST_A_CALL."""
+    return max(1, min(MOST_A_CALL, budget_bytes // max(each_bytes, 1)))
+
+
+def _decoder_scores_bytes(shape: ModelShape, compiled: CompiledRecipe) -> int:
+    """Bytes of the attention scores of one row's prefill."""
+    texts = sum(map(len, compiled.between_ids)) + len(compiled.suffix_ids)
+    tokens = compiled.recipe.pictures * shape.tokens + texts
+    return shape.decoder_scores_bytes(tokens, len(compiled.prefix_ids))
 
 
 def _check_fit(bundle: Bundle, compiled: CompiledRecipe, detectors: tuple[str, ...]) -> None:
@@ -329,8 +347,13 @@ def _check_fit(bundle: Bundle, compiled: CompiledRecipe, detectors: tuple[str, .
     recipe = compiled.recipe
     if not detectors or not set(detectors) <= set(DETECTORS):
         raise UsageError(f"detectors are {' and '.join(DETECTORS)}, got {list(detectors)}")
-    if recipe.compare != "temporal":
-        raise RecipeError(f"recipe {recipe.id}: compare = {recipe.compare!r} cannot run yet; use 'temporal'")
+    if recipe.mode == "compare" and recipe.compare is None:
+        raise BundleError(f"recipe {recipe.id} does not say how to compare; export the bundle again")
+    if len(compiled.between_ids) != recipe.pictures - 1:
+        raise BundleError(
+            f"recipe {recipe.id} shows {recipe.pictures} pictures a tile, its prompt in the bundle has room"
+            f" for {len(compiled.between_ids) + 1}; export the bundle again"
+        )
     if recipe.template != "frame":
         raise RecipeError(f"recipe {recipe.id}: template = {recipe.template!r} cannot run yet; use 'frame'")
     if recipe.tiling.tile_px != bundle.shape.tile_px:

@@ -10,6 +10,7 @@ always a row's last token. Slots behind p are stale: the decoder replaces their 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -46,6 +47,44 @@ def positions_for_segments(segments: Sequence[Segment], start: int = 0) -> tuple
     if not columns:
         return np.zeros((3, 0), np.int64), current
     return np.concatenate(columns, axis=1), current
+
+
+@dataclass(frozen=True)
+class TokenRun:
+    """Tokens of one row that follow each other: embeds [k, H], deepstack [D, k, H] (None: text), positions
+    [3, k].
+    """
+
+    embeds: npt.NDArray[np.float32]
+    deepstack: npt.NDArray[np.float32] | None
+    positions: npt.NDArray[np.int64]
+
+
+def run_from_pictures(
+    image_tokens: npt.NDArray[np.float32],
+    deepstack: npt.NDArray[np.float32],
+    texts: Sequence[npt.NDArray[np.float32]],
+    token_grid_hw: tuple[int, int],
+    start: int,
+) -> TokenRun:
+    """Pictures in their order, each with the text that follows it; the first one stands at position `start`.
+
+    image_tokens [pictures * T, H], deepstack [D, pictures * T, H], texts: embedded text [n, H] of each
+    picture. ValueError when the pictures are not as many as the texts.
+    """
+    tokens = token_grid_hw[0] * token_grid_hw[1]
+    if len(image_tokens) != tokens * len(texts):
+        raise ValueError(f"{len(image_tokens)} image tokens are not {len(texts)} pictures of {tokens}")
+    pieces: list[npt.NDArray[np.float32]] = []
+    segments: list[Segment] = []
+    features: list[npt.NDArray[np.float32]] = []
+    for index, text in enumerate(texts):
+        picture = slice(index * tokens, (index + 1) * tokens)
+        pieces += [image_tokens[picture], text]
+        features += [deepstack[:, picture], np.zeros((len(deepstack), *text.shape), np.float32)]
+        segments += [token_grid_hw, len(text)]
+    positions, _ = positions_for_segments(segments, start)
+    return TokenRun(np.concatenate(pieces), np.concatenate(features, axis=1), positions)
 
 
 def mrope_cos_sin(

@@ -84,6 +84,15 @@ class ModelShape:
         """Numbers in one patch, channels x frames x height x width."""
         return self.channels * self.temporal_patch * self.patch_px**2
 
+    @property
+    def vision_scores_bytes(self) -> int:
+        """Bytes of one picture's unfused float32 attention scores in a vision block, heads x N x N."""
+        return 4 * self.vision_heads * self.patches**2
+
+    def decoder_scores_bytes(self, tokens: int, past: int) -> int:
+        """Bytes of one row's unfused float32 attention scores in a decoder layer."""
+        return 4 * self.heads * tokens * (past + tokens)
+
     def past_kv_shape(self, batch: int, slots: int) -> tuple[int, int, int, int, int, int]:
         """Shape of a key/value buffer [batch, layers, 2, kv_heads, slots, head_dim]."""
         return batch, self.layers, 2, self.kv_heads, slots, self.head_dim

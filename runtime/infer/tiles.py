@@ -63,7 +63,8 @@ class Tile:
 class TilePairs:
     """The tiles of one part: on its differences, or the grid where it differs everywhere.
 
-    `template`, `part` [len(tiles), S, S] uint8, registered; `total`: the tiles that the grid takes.
+    `template`, `part` [len(tiles), S, S] uint8, registered, or [len(tiles), S, S, 3] where the pair was given
+    in colours too; `total`: the tiles that the grid takes.
     """
 
     tiles: tuple[Tile, ...]
@@ -83,18 +84,21 @@ def tile_pairs(
     tile_shift_px: int,
     gate_difference: int,
     gate_pixels: int,
+    colours: tuple[ByteArray, ByteArray] | None = None,
 ) -> TilePairs:
     """Registers, tiles and gates a pair of [H, W] uint8 grey pictures of one size.
 
     Tiles are centred on the clusters of differing pixels; a part without any has no tiles, one with more
     than a grid would need gets the grid. `gate_difference` is in grey levels of a picture of full contrast
     (0-255) and shrinks with the part's own contrast; `gate_pixels` is the least size of a cluster.
+    `colours`: the same pair as [H, W, 3]; the tiles are cut from it where the grey pair says.
     PictureError when the pictures differ in size.
     """
     height, width = part.shape
+    shown = (template, part) if colours is None else colours
     dx, dy = shift_between(template, part, max_shift_px)
     if dx or dy:
-        template = shifted(template, dx, dy)
+        template, shown = shifted(template, dx, dy), (shifted(shown[0], dx, dy), shown[1])
     threshold = gate_threshold(part, gate_difference)
     boxes = clusters_of_differences(template, part, threshold, gate_pixels, tile_shift_px)
     tiles = tiles_on_boxes(boxes, tile_px, stride_px, levels)
@@ -102,13 +106,14 @@ def tile_pairs(
     if len(tiles) > len(grid):  # differences everywhere: the whole picture is looked at, piece by piece
         tiles = grid
     template_tiles, part_tiles = [], []
-    scaled = {level: (_reduced(template, level), _reduced(part, level)) for level in levels}
+    pair = (template, part) if colours is None else (template, part, *shown)
+    scaled = {level: [_reduced(picture, level) for picture in pair] for level in levels}
     for tile in tiles:
-        level_template, level_part = scaled[tile.level]
-        fitted, seen = tile_pair(level_template, level_part, tile, tile_px, tile_shift_px)
-        template_tiles.append(fitted)
-        part_tiles.append(seen)
-    empty = np.zeros((0, tile_px, tile_px), np.uint8)
+        pictures = scaled[tile.level]
+        corner = _fitting_corner(pictures[0], pictures[1], tile, tile_px, tile_shift_px)
+        template_tiles.append(tile_window(pictures[-2], tile, tile_px, corner))
+        part_tiles.append(tile_window(pictures[-1], tile, tile_px))
+    empty = np.zeros((0, tile_px, tile_px, *shown[1].shape[2:]), np.uint8)
     return TilePairs(
         tiles,
         np.stack(template_tiles) if tiles else empty,
@@ -180,19 +185,47 @@ def tile_pair(
     `template` and `part` are the pictures of the tile's level; on a level below 1 they are the full-size
     ones and the window is magnified. `room_px`: tile pixels around the tile, for training.
     """
-    zoom = max(round(1 / tile.scale), 1)
-    left, top, size, room = tile.left // zoom, tile.top // zoom, tile_px // zoom, room_px // zoom
-    x, y = fitting_corner(template, window_at(part, left, top, size), left, top, max_shift_px)
-    whole = size + 2 * room
-    pair = (
-        window_at(template, x - room, y - room, whole),
-        window_at(part, left - room, top - room, whole),
+    corner = _fitting_corner(template, part, tile, tile_px, max_shift_px)
+    return (
+        tile_window(template, tile, tile_px, corner, room_px),
+        tile_window(part, tile, tile_px, None, room_px),
     )
+
+
+def tile_window(
+    picture: ByteArray, tile: Tile, tile_px: int, corner: tuple[int, int] | None = None, room_px: int = 0
+) -> ByteArray:
+    """[side, side] or [side, side, 3], side = tile_px + 2 * room_px: a tile out of its level's picture.
+
+    `corner`: (x, y) in the picture's pixels of another place than the tile's own.
+    """
+    zoom = _zoom(tile)
+    x, y = corner or (tile.left // zoom, tile.top // zoom)
+    room = room_px // zoom
+    window = window_at(picture, x - room, y - room, tile_px // zoom + 2 * room)
     if zoom == 1:
-        return pair
-    sides = (whole * zoom, whole * zoom)
-    large = [np.asarray(cv2.resize(p, sides, interpolation=cv2.INTER_LINEAR), np.uint8) for p in pair]
-    return large[0], large[1]
+        return window
+    side = window.shape[0] * zoom
+    return np.asarray(cv2.resize(window, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def level_pictures(picture: ByteArray, levels: Sequence[float]) -> dict[float, ByteArray]:
+    """The picture at each level, as `tile_window` takes it; levels below 1 magnify tile by tile."""
+    return {level: _reduced(picture, level) for level in levels}
+
+
+def _fitting_corner(
+    template: ByteArray, part: ByteArray, tile: Tile, tile_px: int, max_shift_px: int
+) -> tuple[int, int]:
+    """Where the template of this tile lies best, in the pixels of its level's picture."""
+    zoom = _zoom(tile)
+    left, top = tile.left // zoom, tile.top // zoom
+    return fitting_corner(template, window_at(part, left, top, tile_px // zoom), left, top, max_shift_px)
+
+
+def _zoom(tile: Tile) -> int:
+    """How often a full-size pixel stands in the tile, along each axis."""
+    return max(round(1 / tile.scale), 1)
 
 
 def _reduced(picture: ByteArray, level: float) -> ByteArray:
@@ -221,6 +254,11 @@ def compare_patches(
     both frames is |part - template|, else all three channels are the grey value. PictureError when the two
     differ in size, or their size is not a multiple of a merged token's.
     """
+    return patches_from_pixels(pair_pixels(template, part, difference_channel), patch_px, merge)
+
+
+def pair_pixels(template: ByteArray, part: ByteArray, difference_channel: bool) -> ByteArray:
+    """[tiles, 3, 2, S, S] uint8 of the pairs that `compare_patches` takes."""
     if template.shape != part.shape:
         raise PictureError(
             f"template and part differ in size: {template.shape} and {part.shape}; register them first"
@@ -229,7 +267,7 @@ def compare_patches(
     pixels[:, :, 0], pixels[:, :, 1] = template[:, None], part[:, None]
     if difference_channel:
         pixels[:, 2] = (np.maximum(template, part) - np.minimum(template, part))[:, None]
-    return _patch_rows(pixels, patch_px, merge)
+    return pixels
 
 
 def image_patches(images: ByteArray, patch_px: int = 16, merge: int = 2) -> FloatArray:
@@ -237,11 +275,15 @@ def image_patches(images: ByteArray, patch_px: int = 16, merge: int = 2) -> Floa
 
     images: [tiles, S, S, 3] uint8 RGB. Returns what `compare_patches` does.
     """
-    channels_first = np.moveaxis(images, -1, 1)  # [tiles, 3, S, S]
-    return _patch_rows(np.repeat(channels_first[:, :, None], 2, axis=2), patch_px, merge)
+    return patches_from_pixels(frame_pixels(images, images), patch_px, merge)
 
 
-def _patch_rows(pixels: ByteArray, patch_px: int, merge: int) -> FloatArray:
+def frame_pixels(first: ByteArray, second: ByteArray) -> ByteArray:
+    """[tiles, 3, 2, S, S] uint8 of two frames, each [tiles, S, S, 3] uint8 RGB."""
+    return np.stack([np.moveaxis(frame, -1, 1) for frame in (first, second)], axis=2)
+
+
+def patches_from_pixels(pixels: ByteArray, patch_px: int = 16, merge: int = 2) -> FloatArray:
     """[tiles, 3, 2, H, W] uint8 to [tiles, patches, 3*2*patch_px^2] float32 in merge-block order."""
     tiles, channels, frames, height, width = pixels.shape
     block = patch_px * merge

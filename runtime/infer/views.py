@@ -1,0 +1,147 @@
+"""What the model is shown of a part: its tiles, and for each tile the pictures of the prompt.
+
+    compare, temporal     one picture: template and part are its two frames
+    compare, two_images   two pictures: the template, then the part, each a still
+    single                one picture: the part, a still
+    clip                  a picture for every two frames, in order; a lone last frame stands twice
+
+A still is the same frame twice, as Qwen3-VL treats it. Tiles of a pair lie on its differences; where there is
+no template, a grid covers the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ..errors import PictureError
+from ..recipe import FRAMES_A_PATCH, Recipe
+from .engines.engine import Engine, FloatArray
+from .register import ByteArray
+from .shape import ModelShape
+from .tiles import (
+    Tile,
+    frame_pixels,
+    level_pictures,
+    pair_pixels,
+    patches_from_pixels,
+    tile_grid,
+    tile_pairs,
+    tile_window,
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """The tiles of one part and their pictures; `total`: the tiles that a grid over the whole part takes.
+
+    `pixels` [tiles, pictures, 3, 2, S, S] uint8: channels, then the two frames of a picture.
+    """
+
+    tiles: tuple[Tile, ...]
+    pixels: ByteArray
+    total: int
+    picture_wh: tuple[int, int]
+
+
+def patches_from_view(pixels: ByteArray, patch_px: int, merge: int) -> FloatArray:
+    """[tiles, pictures, 3, 2, S, S] uint8 to [tiles, pictures * N, features] float32, pictures in order."""
+    tiles, pictures = pixels.shape[:2]
+    rows = patches_from_pixels(pixels.reshape(tiles * pictures, *pixels.shape[2:]), patch_px, merge)
+    return rows.reshape(tiles, -1, rows.shape[-1])
+
+
+def view_from_pair(recipe: Recipe, template: ByteArray, part: ByteArray) -> View:
+    """Template and part, each [H, W] grey or [H, W, 3] BGR; PictureError when they differ in size."""
+    is_temporal = recipe.compare != "two_images"
+    greys = grey(template), grey(part)
+    pairs = tile_pairs(
+        *greys,
+        tile_px=recipe.tiling.tile_px,
+        stride_px=recipe.tiling.stride_px,
+        levels=recipe.tiling.levels,
+        max_shift_px=recipe.registration.max_shift_px,
+        tile_shift_px=recipe.registration.tile_shift_px,
+        gate_difference=recipe.gate.difference,
+        gate_pixels=recipe.gate.min_pixels,
+        colours=None if is_temporal else (rgb(template), rgb(part)),
+    )
+    if is_temporal:
+        pictures = [pair_pixels(pairs.template, pairs.part, recipe.difference_channel)]
+    else:
+        pictures = [frame_pixels(each, each) for each in (pairs.template, pairs.part)]
+    return View(pairs.tiles, np.stack(pictures, axis=1), pairs.total, _size(part))
+
+
+def view_from_frames(recipe: Recipe, frames: Sequence[ByteArray]) -> View:
+    """The one picture of mode single, or the frames of a clip, each [H, W] grey or [H, W, 3] BGR.
+
+    PictureError when their number is not the recipe's, or when they differ in size.
+    """
+    wanted = recipe.clip.frames if recipe.mode == "clip" else 1
+    if len(frames) != wanted:
+        raise PictureError(f"recipe {recipe.id} takes {wanted} frames a part, got {len(frames)}")
+    for index, frame in enumerate(frames):
+        if _size(frame) != _size(frames[0]):
+            raise PictureError(
+                f"frame {index + 1} of the clip is {_size(frame)} px and the first {_size(frames[0])};"
+                " give frames of one camera"
+            )
+    width, height = _size(frames[0])
+    tiling = recipe.tiling
+    tiles = tile_grid(width, height, tiling.tile_px, tiling.stride_px, tiling.levels)
+    cut = []  # [tiles, S, S, 3] of each frame
+    for frame in frames:
+        levels = level_pictures(rgb(frame), tiling.levels)
+        cut.append(np.stack([tile_window(levels[tile.level], tile, tiling.tile_px) for tile in tiles]))
+    if len(cut) % FRAMES_A_PATCH:
+        cut.append(cut[-1])
+    pictures = [frame_pixels(*cut[at : at + FRAMES_A_PATCH]) for at in range(0, len(cut), FRAMES_A_PATCH)]
+    return View(tiles, np.stack(pictures, axis=1), len(tiles), (width, height))
+
+
+def features_from_patches(
+    vision: Engine, patches: FloatArray, shape: ModelShape, pictures_a_call: int
+) -> tuple[dict[str, FloatArray], int]:
+    """What the vision encoder sees in patches [tiles, pictures * N, features], and in how many calls.
+
+    image_tokens [tiles, pictures * T, H] and deepstack [tiles, D, pictures * T, H], pictures in their order.
+    """
+    tiles = len(patches)
+    rows = patches.reshape(-1, shape.patches, patches.shape[-1])  # [tiles * pictures, N, features]
+    starts = range(0, len(rows), pictures_a_call)
+    runs = [vision.run({"patches": rows[first : first + pictures_a_call]}) for first in starts]
+    image_tokens, deepstack = (
+        np.concatenate([run[name] for run in runs]) for name in ("image_tokens", "deepstack")
+    )
+    taps, hidden = deepstack.shape[1], deepstack.shape[3]
+    stacked = deepstack.reshape(tiles, -1, taps, shape.tokens, hidden).transpose(0, 2, 1, 3, 4)
+    return {
+        "image_tokens": image_tokens.reshape(tiles, -1, hidden),
+        "deepstack": np.ascontiguousarray(stacked).reshape(tiles, taps, -1, hidden),
+    }, len(runs)
+
+
+def last_picture(features: dict[str, FloatArray], shape: ModelShape) -> dict[str, FloatArray]:
+    """The same features of each tile's last picture only, [tiles, T, H] and [tiles, D, T, H]."""
+    return {name: np.ascontiguousarray(array[..., -shape.tokens :, :]) for name, array in features.items()}
+
+
+def grey(picture: ByteArray) -> ByteArray:
+    """[H, W] uint8 of a picture that is [H, W] grey or [H, W, 3] BGR."""
+    if picture.ndim == 2:
+        return picture
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
+
+
+def rgb(picture: ByteArray) -> ByteArray:
+    """[H, W, 3] uint8, red first as the model takes it, of a picture that is [H, W] grey or [H, W, 3] BGR."""
+    code = cv2.COLOR_GRAY2RGB if picture.ndim == 2 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(picture, code), dtype=np.uint8)
+
+
+def _size(picture: ByteArray) -> tuple[int, int]:
+    return picture.shape[1], picture.shape[0]
