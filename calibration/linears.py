@@ -65,23 +65,20 @@ def linears_by_input(linears: Iterable[Linear]) -> dict[str, tuple[Linear, ...]]
 
 
 def tensor_values(tensor: onnx.TensorProto, folder: Path | None = None) -> npt.NDArray[Any]:
-    """The values of an initialiser; external data is mapped from its file in `folder`, not read into memory.
+    """The values of an initialiser; external data in `folder` is a read-only map of its part of the file.
 
-    External data without a folder, or beyond the end of its file, raises CheckpointError.
+    External data that is not there raises CheckpointError.
     """
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return np.asarray(numpy_helper.to_array(tensor))
     place = {entry.key: entry.value for entry in tensor.external_data}
-    if folder is None:
-        raise CheckpointError(f"{tensor.name} lies in the file {place['location']}, but no folder was given")
-    number = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    path, offset = folder / place["location"], int(place.get("offset", 0))
-    size = int(np.prod(tensor.dims)) * number.itemsize
-    if not path.is_file() or path.stat().st_size < offset + size:
-        raise CheckpointError(
-            f"{path.name}: {tensor.name} needs bytes {offset} to {offset + size}, but the file"
-            f" {'ends at ' + str(path.stat().st_size) if path.is_file() else 'does not exist'}"
-        )
+    path = Path(place["location"]) if folder is None else folder / place["location"]
+    number, offset = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type), int(place.get("offset", 0))
+    end = offset + number.itemsize * math.prod(tensor.dims)
+    size = path.stat().st_size if folder is not None and path.is_file() else -1
+    if size < end:
+        found = "is not there" if size < 0 else f"has {size} bytes"
+        raise CheckpointError(f"{path} {found}, {tensor.name} ends at byte {end}: write the graph again")
     return np.memmap(path, number, "r", offset, tuple(tensor.dims))
 
 
@@ -98,26 +95,13 @@ class Weights(Mapping[str, npt.NDArray[np.float32]]):
         self._folder = folder
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float32]:
-        return np.asarray(tensor_values(self._tensors[name], self._folder), dtype=np.float32)
+        return tensor_values(self._tensors[name], self._folder)  # float32, or it would be no linear
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)
 
     def __len__(self) -> int:
         return len(self._tensors)
-
-
-def _mapped(tensor: onnx.TensorProto, folder: Path | None) -> npt.NDArray[np.float32]:
-    """A float32 tensor's external data as a read-only map of its part of the file."""
-    place = {entry.key: entry.value for entry in tensor.external_data}
-    path = Path(place["location"]) if folder is None else folder / place["location"]
-    shape, offset = tuple(tensor.dims), int(place.get("offset", 0))
-    end = offset + 4 * math.prod(shape)
-    size = path.stat().st_size if folder is not None and path.is_file() else -1
-    if size < end:
-        found = "is not there" if size < 0 else f"has {size} bytes"
-        raise CheckpointError(f"{path} {found}, {tensor.name} ends at byte {end}: write the graph again")
-    return np.memmap(path, np.float32, "r", offset, shape)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,6 @@ class InputStatistics:
     row_max_largest: float
     sample: Floats
     channel_max: Floats
-    channel_max: Floats
 
     def clips(self) -> dict[str, float]:
         """Candidate clips by name, without repeats and zeros."""
@@ -139,7 +138,6 @@ class _Collector:
         self._values, self._row_maxima = Magnitudes(), Magnitudes()
         self._channel_max = np.zeros(linears[0].in_features, np.float32)
         self._held, self._measured = Reservoir(rows_kept, seed), Reservoir(rows_kept, seed)
-        self._channels: Floats = np.zeros(linears[0].in_features, np.float32)
         self._rows = 0
 
     def add(self, rows: Floats, held: bool) -> None:
