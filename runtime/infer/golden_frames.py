@@ -76,7 +76,7 @@ def mismatches(frame: GoldenFrame, outputs: Mapping[str, FloatArray]) -> tuple[M
 
 
 def check_golden(bundle: Bundle, open_engine: Callable[[str], Engine]) -> tuple[Mismatch, ...]:
-    """Run every frame through the engine that `open_engine(component)` gives; all that is out of tolerance."""
+    """Run every frame through the engine that `open_engine(component)` gives; all that left its tolerance."""
     found: list[Mismatch] = []
     for frame in golden_frames(bundle):
         found += mismatches(frame, open_engine(frame.component).run(frame.feeds))
