@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.infer.register import shift_between, window_at
+from ..runtime.infer.pictures.register import shift_between, window_at
 from .datasets import Example
 from .scores import NamedBox
 from .warp import is_binarised

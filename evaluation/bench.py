@@ -23,9 +23,9 @@ from ..runtime.capture.frame import Frame, read_picture
 from ..runtime.errors import DataSetError
 from ..runtime.infer.bundle import Bundle, CompiledRecipe
 from ..runtime.infer.inspector import Inspection, Inspector
+from ..runtime.infer.pictures.tiles import compare_patches, tile_pairs
+from ..runtime.infer.pictures.views import grey
 from ..runtime.infer.shape import ModelShape
-from ..runtime.infer.tiles import compare_patches, tile_pairs
-from ..runtime.infer.views import grey
 from .datasets import Example, rows_from_source
 from .evaluate import passes_summary, rounded
 from .terminal import Progress

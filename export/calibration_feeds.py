@@ -22,10 +22,10 @@ from ..runtime.errors import DataSetError
 from ..runtime.infer.bundle import CompiledRecipe
 from ..runtime.infer.decode import Answer, Decoder
 from ..runtime.infer.engines.engine import Engine
+from ..runtime.infer.pictures.tiles import compare_patches, tile_pairs
+from ..runtime.infer.pictures.views import grey
 from ..runtime.infer.sequence import Segment, mask_for, mrope_cos_sin, positions_for_segments
 from ..runtime.infer.shape import ModelShape
-from ..runtime.infer.tiles import compare_patches, tile_pairs
-from ..runtime.infer.views import grey
 from ..runtime.recipe import Recipe
 
 Floats = npt.NDArray[np.float32]

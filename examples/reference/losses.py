@@ -20,7 +20,7 @@ from orinspect.examples.reference.network import (
 from orinspect.examples.reference.stream import Batch
 from orinspect.examples.reference.targets import Answer, Cells
 from orinspect.runtime.capture.scenes import DEFECT_TYPES
-from orinspect.runtime.infer.tiles import compare_patches
+from orinspect.runtime.infer.pictures.tiles import compare_patches
 
 WORD_CHUNK = 8
 

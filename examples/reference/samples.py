@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from orinspect.evaluation.warp import warp_template
 from orinspect.runtime.capture.scenes import DEFECT_TYPES, pcb_scene
-from orinspect.runtime.infer.register import clusters_of_differences, shift_between
-from orinspect.runtime.infer.tiles import Tile, gate_threshold, shifted, tile_pair, tiles_on_boxes
+from orinspect.runtime.infer.pictures.register import clusters_of_differences, shift_between
+from orinspect.runtime.infer.pictures.tiles import Tile, gate_threshold, shifted, tile_pair, tiles_on_boxes
 
 ByteArray = npt.NDArray[np.uint8]
 TILE_PX = 128

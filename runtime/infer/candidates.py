@@ -18,7 +18,7 @@ import numpy.typing as npt
 from .decode import Answer
 from .engines.engine import FloatArray, check_finite
 from .guide import answer_from_text, px_from_bin, text_from_ids
-from .tiles import Box, Tile
+from .pictures.tiles import Box, Tile
 
 CUT_PX = 4.0
 """A side within this many tile pixels of a tile edge counts as cut there: neither head draws to the pixel."""

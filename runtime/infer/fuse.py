@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..recipe import Thresholds
 from .candidates import Candidate, overlap, thinned
-from .tiles import Box, Tile
+from .pictures.tiles import Box, Tile
 
 DENSE_SLACK_PX = 4.0
 """Two tiles that share an edge of their owned regions may each see a box's centre just on the other side."""

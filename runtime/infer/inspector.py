@@ -31,8 +31,7 @@ from .fuse import (
     owned,
     tiles_to_decode,
 )
-from .shape import ModelShape
-from .views import (
+from .pictures.views import (
     View,
     features_from_patches,
     last_picture,
@@ -40,6 +39,7 @@ from .views import (
     view_from_frames,
     view_from_pair,
 )
+from .shape import ModelShape
 
 if TYPE_CHECKING:
     from ..capture.frame import Frame

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from orinspect.export.graph.graphs import GraphFiles
+from orinspect.runtime.infer.pictures.tiles import compare_patches, image_patches
 from orinspect.runtime.infer.sequence import mrope_cos_sin
-from orinspect.runtime.infer.tiles import compare_patches, image_patches
 from orinspect.tests.float_pipeline import FloatPipeline
 from orinspect.tests.oracle.transformers_model import TransformersModel
 from orinspect.tests.parity_cases import CASES, drawn_ids, drawn_pictures

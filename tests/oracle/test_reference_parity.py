@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from orinspect.export.graph.graphs import graphs_from_checkpoint
 from orinspect.export.prompt import prompt_ids
 from orinspect.runtime.capture.scenes import pcb_scene
-from orinspect.runtime.infer.tiles import compare_patches
+from orinspect.runtime.infer.pictures.tiles import compare_patches
 from orinspect.runtime.recipe import load_recipe
 from orinspect.tests.float_pipeline import FloatPipeline
 from orinspect.tests.oracle.transformers_model import TransformersModel

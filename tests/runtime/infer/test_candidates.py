@@ -24,7 +24,7 @@ from orinspect.runtime.infer.candidates import (
 )
 from orinspect.runtime.infer.decode import Answer, Decision
 from orinspect.runtime.infer.engines.engine import FloatArray
-from orinspect.runtime.infer.tiles import Box, Tile
+from orinspect.runtime.infer.pictures.tiles import Box, Tile
 
 TYPES = 3
 FINE = Tile(1, 1.0, 64, 128, (96, 160, 160, 224))

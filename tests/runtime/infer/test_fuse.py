@@ -8,7 +8,7 @@ import pytest
 
 from orinspect.runtime.infer.candidates import Candidate
 from orinspect.runtime.infer.fuse import CandidateDefect, fused, owned, tiles_to_decode
-from orinspect.runtime.infer.tiles import Box, Tile, tile_grid
+from orinspect.runtime.infer.pictures.tiles import Box, Tile, tile_grid
 from orinspect.runtime.recipe import Thresholds
 
 TYPES = ("open", "short")

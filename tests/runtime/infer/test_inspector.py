@@ -16,7 +16,7 @@ from orinspect.runtime.capture.scenes import pcb_scene
 from orinspect.runtime.errors import BundleError, EngineError, PictureError, RecipeError, UsageError
 from orinspect.runtime.infer.bundle import Bundle
 from orinspect.runtime.infer.inspector import Inspection, Inspector, Passes
-from orinspect.runtime.infer.tiles import tile_grid
+from orinspect.runtime.infer.pictures.tiles import tile_grid
 from orinspect.tests.small_bundle import small_recipe, write_small_bundle
 from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES
 

@@ -12,7 +12,7 @@ import pytest
 from orinspect.runtime.infer.candidates import Candidate, clipped, dense_candidates, is_cut, overlap
 from orinspect.runtime.infer.fuse import DENSE_SLACK_PX, WORDS_SLACK_PX, fused, owned, tiles_to_decode
 from orinspect.runtime.infer.guide import bin_from_px, px_from_bin
-from orinspect.runtime.infer.tiles import Box, Tile, tile_grid
+from orinspect.runtime.infer.pictures.tiles import Box, Tile, tile_grid
 from orinspect.runtime.recipe import Thresholds
 
 SIDE, TILE_PX, CELL_PX, TYPES = 640, 128, 32, ("open", "short", "spur")

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..errors import PictureError
-from .engines.engine import FloatArray
+from ...errors import PictureError
+from ..engines.engine import FloatArray
 from .register import ByteArray, clusters_of_differences, fitting_corner, shift_between, window_at
 
 Box = tuple[float, float, float, float]

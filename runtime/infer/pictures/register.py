@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import PictureError
+from ...errors import PictureError
 
 ByteArray = npt.NDArray[np.uint8]
 BoxInt = tuple[int, int, int, int]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from orinspect.runtime.errors import PictureError
-from orinspect.runtime.infer.tiles import (
+from orinspect.runtime.infer.pictures.tiles import (
     Tile,
     TilePairs,
     compare_patches,

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..errors import PictureError
-from ..recipe import FRAMES_A_PATCH, Recipe
-from .engines.engine import Engine, FloatArray
+from ...errors import PictureError
+from ...recipe import FRAMES_A_PATCH, Recipe
+from ..engines.engine import Engine, FloatArray
+from ..shape import ModelShape
 from .register import ByteArray
-from .shape import ModelShape
 from .tiles import (
     Tile,
     frame_pixels,

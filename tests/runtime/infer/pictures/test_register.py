@@ -8,7 +8,13 @@ import numpy.typing as npt
 import pytest
 
 from orinspect.runtime.errors import PictureError
-from orinspect.runtime.infer.register import SHIFT_COST, outside_band, shift_between, template_tile, window_at
+from orinspect.runtime.infer.pictures.register import (
+    SHIFT_COST,
+    outside_band,
+    shift_between,
+    template_tile,
+    window_at,
+)
 
 Picture = npt.NDArray[np.uint8]
 
