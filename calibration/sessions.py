@@ -142,5 +142,5 @@ def kernel_counts(model: Path | bytes) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"
         Session(model, threads=1, optimised_to=optimised).close()
-        graph = onnx.load(str(optimised)).graph
+        graph = onnx.load(str(optimised), load_external_data=False).graph
     return dict(Counter(node.op_type for node in graph.node))
