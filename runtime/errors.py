@@ -10,6 +10,7 @@ OrinspectError                 exit code 1
 |- CaptureError                a camera that gives no frames
 |- EngineError                 an inference engine that cannot be built or run
 |- DeliveryError               a broker or an outbox that refuses
+|- AccuracyError               INT8 loses more than the recipe allows
 `- DataSetError                a data set that cannot be read
 """
 
@@ -66,3 +67,7 @@ class DeliveryError(OrinspectError):
 
 class DataSetError(OrinspectError):
     """A data set cannot be read or has no usable rows."""
+
+
+class AccuracyError(OrinspectError):
+    """An INT8 bundle is further from its float graphs than the recipe's [accuracy] allows."""

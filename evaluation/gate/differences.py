@@ -1,0 +1,169 @@
+"""Outputs of INT8 graphs against float graphs, on whatever a real inspection feeds them.
+
+`ComparedEngine` stands where the float engine stands: it answers with the float graph's outputs and lets the
+INT8 graph see the same inputs. So every feed is a real one, ragged batches and a growing past included, and
+no error of one component counts in the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.infer.engines.engine import Dimensions, Engine, FloatArray
+
+FEEDS_KEPT = 4
+"""Feeds a component that stay for a search of the linears at fault: those on which INT8 did worst."""
+_KV_TOKENS = 4  # axis of the tokens in new_kv [B, layers, 2, kv heads, K, head_dim]
+
+
+@dataclass(frozen=True)
+class ComponentError:
+    """A component's worst output over all feeds.
+
+    `cosine` and `max_abs_error` over all values together, `scale` the float output's root mean square: an
+    error of many times the scale in a few values leaves the cosine near 1.
+    """
+
+    output: str
+    cosine: float
+    max_abs_error: float
+    scale: float
+    feeds: int
+
+    def to_json(self) -> dict[str, str | float | int]:
+        """Plain values for the manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class KeptFeed:
+    """One feed and its own cosine (that of its worst output)."""
+
+    cosine: float
+    inputs: Mapping[str, FloatArray]
+
+
+@dataclass
+class Differences:
+    """Sums over every feed of a component, output by output."""
+
+    feeds: int = 0
+    worst: list[KeptFeed] = field(default_factory=list)
+    _sums: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)  # dot, |x|^2, |y|^2, max, values
+
+    def add(
+        self,
+        inputs: Mapping[str, FloatArray],
+        exact: Mapping[str, FloatArray],
+        measured: Mapping[str, FloatArray],
+    ) -> None:
+        """Count one call's outputs; padded tokens of a decoder's batch do not count."""
+        counted = np.asarray(inputs["embeds"].any(axis=-1)) if "embeds" in inputs else None  # [B, K]
+        cosine = 1.0
+        for name, value in exact.items():
+            left, right = _rows(value, counted), _rows(measured[name], counted)
+            one = np.array([left @ right, left @ left, right @ right, 0.0, left.size])
+            cosine = min(cosine, _cosine(one))
+            total = self._sums.setdefault(name, np.zeros(5))
+            largest = max(total[3], np.abs(left - right).max(initial=0.0))
+            total += one
+            total[3] = largest
+        self.feeds += 1
+        if len(self.worst) < FEEDS_KEPT or cosine < self.worst[-1].cosine:
+            # copied: the decoder's past is a view that the next call overwrites
+            kept = KeptFeed(cosine, {name: np.array(value) for name, value in inputs.items()})
+            self.worst = sorted([*self.worst, kept], key=lambda feed: feed.cosine)[:FEEDS_KEPT]
+
+    def error(self) -> ComponentError | None:
+        """The worst output; None when the component never ran."""
+        errors = [
+            ComponentError(
+                name, _cosine(total), float(total[3]), float(np.sqrt(total[1] / max(total[4], 1))), self.feeds
+            )
+            for name, total in self._sums.items()
+        ]
+        return min(errors, key=lambda error: error.cosine, default=None)
+
+
+class ComparedEngine:
+    """An `Engine` that answers as `exact` does and counts what `measured` says to the same inputs."""
+
+    def __init__(self, exact: Engine, measured: Engine, differences: Differences) -> None:
+        self._exact, self._measured, self._differences = exact, measured, differences
+
+    @property
+    def inputs(self) -> Mapping[str, Dimensions]:
+        """Those of the float graph."""
+        return self._exact.inputs
+
+    @property
+    def outputs(self) -> Mapping[str, Dimensions]:
+        """Those of the float graph."""
+        return self._exact.outputs
+
+    def run(self, feeds: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """The float outputs."""
+        exact = self._exact.run(feeds)
+        self._differences.add(feeds, exact, self._measured.run(feeds))
+        return exact
+
+    def close(self) -> None:
+        """Close both."""
+        self._exact.close()
+        self._measured.close()
+
+
+class RememberedEngine:
+    """An `Engine` that hands its outputs on and keeps them in `calls`, in order."""
+
+    def __init__(self, engine: Engine, calls: list[dict[str, FloatArray]]) -> None:
+        self._engine, self._calls = engine, calls
+        self.inputs, self.outputs = engine.inputs, engine.outputs
+
+    def run(self, feeds: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """The engine's outputs."""
+        outputs = self._engine.run(feeds)
+        self._calls.append(outputs)
+        return outputs
+
+    def close(self) -> None:
+        """Close the engine."""
+        self._engine.close()
+
+
+class ReplayedEngine:
+    """An `Engine` without a graph: it answers as another one did, call by call."""
+
+    def __init__(self, calls: list[dict[str, FloatArray]]) -> None:
+        self._calls = iter(calls)
+        self.inputs: Mapping[str, Dimensions] = {}
+        self.outputs: Mapping[str, Dimensions] = {}
+
+    def run(self, feeds: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """The outputs of the call that is next."""
+        return next(self._calls)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def _rows(value: FloatArray, counted: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float64]:
+    """The counted values of an output, flat."""
+    array: npt.NDArray[Any] = value
+    if counted is not None and array.ndim > _KV_TOKENS:
+        array = np.moveaxis(array, _KV_TOKENS, 1)
+    if counted is not None and array.shape[:2] == counted.shape:
+        array = array[counted]
+    return array.astype(np.float64).reshape(-1)
+
+
+def _cosine(total: npt.NDArray[np.float64]) -> float:
+    dot, left, right = float(total[0]), float(total[1]), float(total[2])
+    if left == 0 or right == 0:
+        return 1.0 if left == right else 0.0
+    return dot / float(np.sqrt(left * right))

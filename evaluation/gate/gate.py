@@ -1,0 +1,192 @@
+"""Float and INT8 bundles of one checkpoint over the same pictures: what INT8 loses, kept apart by pictures.
+
+Each set of pictures is inspected three times, all with the real inspector: by float, whose every engine call
+INT8 sees too (`differences.py`); by INT8 as it will run, for F; and by INT8 led along float's answers
+(`agreement.py`), on the tiles that float's dense head chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...calibration.choice import LinearChoice
+from ...runtime.infer.bundle import Bundle
+from ...runtime.infer.engines.engine import Engine, FloatArray, engine_from_bundle
+from ...runtime.infer.inspector import DETECTORS, Inspector
+from ...runtime.recipe import Accuracy, Recipe
+from ..datasets import Row
+from ..evaluate import EvaluatedPart, inspected_parts
+from .agreement import Agreement, FloatPath
+from .culprits import Culprit, culprits
+from .differences import (
+    ComparedEngine,
+    ComponentError,
+    Differences,
+    KeptFeed,
+    RememberedEngine,
+    ReplayedEngine,
+)
+from .scores import FChange, f_change
+from .verdict import failures
+
+Say = Callable[[str, int, int], None]
+OpenEngine = Callable[..., Engine]
+
+
+@dataclass(frozen=True)
+class PictureReport:
+    """What the gate measured on one set of pictures; `f` is None where no row has a true box."""
+
+    parts: int
+    components: dict[str, ComponentError]
+    tokens: Agreement
+    f: FChange | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        return {
+            "parts": self.parts,
+            "components": {name: error.to_json() for name, error in self.components.items()},
+            "tokens": self.tokens.to_json(),
+            "f": None if self.f is None else self.f.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """The verdict on one recipe: what was measured, the limits, what lies below them, and who is at fault.
+
+    `failures` are sentences without a full stop, empty when INT8 passes. `culprits` are the quantised linears
+    by the error they make on the feeds where INT8 did worst, largest first.
+    """
+
+    recipe: str
+    limits: Accuracy
+    pictures: dict[str, PictureReport]
+    failures: tuple[str, ...]
+    culprits: tuple[Culprit, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit holds."""
+        return not self.failures
+
+    @property
+    def worst_linears(self) -> tuple[str, ...]:
+        """Names of the culprits, worst first."""
+        return tuple(one.linear for one in self.culprits)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        return {
+            "recipe": self.recipe,
+            "passed": self.passed,
+            "limits": {
+                "min_cosine": self.limits.min_cosine,
+                "min_token_agreement": self.limits.min_token_agreement,
+                "max_f_loss": self.limits.max_f_loss,
+            },
+            "pictures": {name: report.to_json() for name, report in self.pictures.items()},
+            "failures": list(self.failures),
+            "worst_linears": [one.to_json() for one in self.culprits],
+        }
+
+
+@dataclass
+class _Run:
+    """What all sets of pictures of one gate share."""
+
+    exact: Bundle
+    int8: Bundle
+    recipe_id: str
+    threads: int
+    say: Say
+    open_float: OpenEngine
+    worst: dict[str, list[KeptFeed]] = field(default_factory=dict)
+
+
+def gate(
+    float_bundle: Path,
+    int8_bundle: Path,
+    recipe_id: str,
+    pictures: Mapping[str, Sequence[Row]],
+    choices: Mapping[str, Sequence[LinearChoice]],
+    *,
+    threads: int = 2,
+    progress: Say | None = None,
+    open_float: OpenEngine = engine_from_bundle,
+) -> GateReport:
+    """Compare two bundles of one checkpoint under one recipe; nothing is raised for low accuracy.
+
+    `pictures`: name of a set ("calibration", "validation") -> its rows. `choices`: component -> how its
+    linears run, for the names of those at fault. `open_float` opens the float engines, for a model that does
+    not fit in memory. BundleError, EngineError, DataSetError when something cannot be read or run.
+    """
+    say = progress or _silent
+    run = _Run(Bundle.open(float_bundle), Bundle.open(int8_bundle), recipe_id, threads, say, open_float)
+    reports = {name: _report(run, name, rows) for name, rows in pictures.items() if rows}
+    recipe = run.exact.recipe(recipe_id).recipe
+    failed = failures(recipe.accuracy, {n: (r.components, r.tokens, r.f) for n, r in reports.items()})
+    at_fault: tuple[Culprit, ...] = ()
+    if failed:
+        graphs = {name: run.exact.graph(name) for name in choices}
+        at_fault = culprits(graphs, choices, run.worst, threads=threads)
+    return GateReport(recipe_id, recipe.accuracy, reports, failed, at_fault)
+
+
+def _ignore(part: int) -> None:
+    """Of a run that nobody follows."""
+
+
+def _report(run: _Run, name: str, rows: Sequence[Row]) -> PictureReport:
+    path, dense = FloatPath(), list[dict[str, FloatArray]]()
+    differences: dict[str, Differences] = {}
+
+    def beside_int8(bundle: Bundle, component: str, **options: Any) -> Engine:
+        measured = engine_from_bundle(run.int8, component, **options)
+        own = differences.setdefault(component, Differences())
+        engine: Engine = ComparedEngine(run.open_float(bundle, component, **options), measured, own)
+        return RememberedEngine(engine, dense) if component == "attributes" else engine
+
+    def with_floats_dense(bundle: Bundle, component: str, **options: Any) -> Engine:
+        return (
+            ReplayedEngine(dense)
+            if component == "attributes"
+            else engine_from_bundle(bundle, component, **options)
+        )
+
+    detectors = DETECTORS if "attributes" in run.exact.components else ("words",)
+
+    def inspected(bundle: Bundle, what: str, on_part: Callable[[int], None] = _ignore, **seams: Any) -> Any:
+        def step(done: int, total: int, _: str) -> None:
+            on_part(done)
+            run.say(f"{name} pictures: {what}", done, total)
+
+        on_part(0)
+        with Inspector(bundle, run.recipe_id, run.threads, detectors, **seams) as inspector:
+            return inspector.recipe, inspected_parts(inspector, rows, step)
+
+    recipe: Recipe
+    exact: list[EvaluatedPart]
+    recipe, exact = inspected(
+        run.exact, "float", path.begin, open_engine=beside_int8, select=path.taking
+    )
+    _, int8 = inspected(run.int8, "INT8")
+    inspected(run.int8, "tokens", path.begin, open_engine=with_floats_dense, select=path.leading)
+    for component, own in differences.items():
+        kept = [*run.worst.get(component, []), *own.worst]
+        run.worst[component] = sorted(kept, key=lambda feed: feed.cosine)[: len(own.worst)]
+    errors = {component: own.error() for component, own in differences.items()}
+    return PictureReport(
+        len(rows),
+        {component: error for component, error in errors.items() if error is not None},
+        path.agreement(),
+        f_change(exact, int8, recipe.types),
+    )
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """The progress of a caller who gave none."""

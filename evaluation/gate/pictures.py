@@ -1,0 +1,75 @@
+"""Which pictures the gate looks at: those that calibration used, and others of its source, kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode
+
+import numpy as np
+
+from ...runtime.errors import DataSetError
+from ..datasets import SCENE_PREFIX, VALIDATION_BOARDS, Row, rows_from_source
+
+GATE_PARTS = 24
+"""Parts of each kind: about 170 defects of the reference recipe, so that one answer weighs 0.6 point of F."""
+VALIDATION_SEED = 40_000
+"""Added to the seed of calibration scenes for those of the gate; no training and no test comes near it."""
+
+
+@dataclass(frozen=True)
+class GateRows:
+    """Rows that calibration used, rows that it did not, and where the second came from."""
+
+    calibration: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    validation_source: str
+
+
+def gate_rows(
+    source: str,
+    used: Collection[str],
+    *,
+    validation: str | None = None,
+    parts: int = GATE_PARTS,
+    box_margin_px: int = 10,
+) -> GateRows:
+    """At most `parts` rows of each kind, evenly spread; `used` are the names of the rows of calibration.
+
+    Validation is `validation` where it is given, other scenes where the source is scenes, else the rows of a
+    folder that calibration left; the boards that a DeepPCB folder holds out for scoring are never among them.
+    DataSetError when nothing is left.
+    """
+    rows = _rows(source, box_margin_px)
+    calibration = [row for row in rows if row.name in used]
+    where = validation or (_other_scenes(source, parts) if source.startswith(SCENE_PREFIX) else source)
+    others = rows if where == source else _rows(where, box_margin_px)
+    left = [row for row in others if row.name not in used or where != source]
+    if not left:
+        raise DataSetError(
+            f"{source}: calibration used all of its {len(rows)} parts, none is left to check INT8 on;"
+            " give more parts, or others with --validation"
+        )
+    return GateRows(tuple(spread(calibration, parts)), tuple(spread(left, parts)), where)
+
+
+def spread(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most `most` rows, evenly spread over all."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[int(index)] for index in np.linspace(0, len(rows) - 1, most).round()]
+
+
+def _rows(source: str, box_margin_px: int) -> list[Row]:
+    is_scenes = source.startswith(SCENE_PREFIX)
+    rows = rows_from_source(source, split=None if is_scenes else "train", box_margin_px=box_margin_px)
+    return [row for row in rows if is_scenes or row.group not in VALIDATION_BOARDS]
+
+
+def _other_scenes(source: str, parts: int) -> str:
+    """The same kind of scenes under another seed."""
+    product, _, query = source.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    options["seed"] = str(int(options.get("seed", "1")) + VALIDATION_SEED)
+    options["parts"] = str(parts)
+    return f"{product}?{urlencode(options)}"
