@@ -88,8 +88,12 @@ class Bundle:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The graphs inside, without the ending: vision, attributes, decoder, head_schema.<recipe>."""
-        return tuple(name[: -len(".onnx")] for name in self.manifest["files"] if name.endswith(".onnx"))
+        """The graphs inside, without the ending: vision, attributes, decoder, head_schema.<recipe>.
+
+        Their TensorRT flavours (*.tensorrt*.onnx) are none of their own; tensorrt.json names those.
+        """
+        graphs = [name[: -len(".onnx")] for name in self.manifest["files"] if name.endswith(".onnx")]
+        return tuple(name for name in graphs if ".tensorrt" not in name)
 
     @property
     def embeddings(self) -> npt.NDArray[Any]:
