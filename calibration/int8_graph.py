@@ -33,9 +33,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..runtime.errors import CheckpointError
-from .choice import ROW_FLOOR, LinearChoice, quantised_weight
+from .choice import LinearChoice
 from .linears import SCALE_SUFFIX, WEIGHT_SUFFIX, Weights, linears_of
 from .ranges import QUANTISED_MAX
+from .rounding import ROW_FLOOR, quantised_weight
 from .sessions import Floats
 
 Flavour: TypeAlias = Literal["u8", "s8"]

@@ -24,9 +24,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ...calibration.choice import ROW_FLOOR
 from ...calibration.int8_graph import ROW_FLOOR_NAME, ZERO_POINT, copied_without, flavour_from_int8
 from ...calibration.linears import WEIGHT_SUFFIX
+from ...calibration.rounding import ROW_FLOOR
 from ...runtime.errors import CheckpointError
 
 HALF_BOUND = 60000.0

@@ -258,6 +258,6 @@ def test_spiked_rows_make_component_choose_per_row_and_it_pays(tmp_path: Path) -
 
     modes: list[set[str]] = []
     chosen = error_of_the_others(tmp_path / "chosen.onnx", Limits())
-    forced = error_of_the_others(tmp_path / "static.onnx", Limits(1e9, 1e9, 1e9, 1e9))
+    forced = error_of_the_others(tmp_path / "static.onnx", Limits(1e9, 1e9, 1e9, 1e9, 1e9, 1e9))
     assert "per_row" in modes[0] and "float" not in modes[0]
     assert chosen < forced / 10
