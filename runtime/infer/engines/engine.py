@@ -60,11 +60,11 @@ def engines_from_bundle(
 
     With TensorRT the engines share one CUDA context, one stream and one scratch memory, taken from the
     thread that enters and used by that thread only. `plans`: where `orinspect engines build` put them, None
-    for its default beside the bundle. `open_engine` stands in for `engine_from_bundle`. EngineError when the backend is unknown, its library or the plans are
-    missing.
+    for its default beside the bundle. `open_engine` stands in for `engine_from_bundle`. EngineError when the
+    backend is unknown, its library or the plans are missing.
     """
     if backend == "tensorrt":
-        from .tensorrt_engine import TensorrtDevice
+        from .tensorrt_device import TensorrtDevice
 
         with TensorrtDevice(bundle, plans) as device:
             yield device.engine

@@ -4,6 +4,7 @@ the host's memory.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -21,8 +22,9 @@ BUCKET = 32
 class Past(Protocol):
     """Where a batch's keys and values lie, on the host or on the device; the decoder loop knows no more."""
 
-    lengths: list[int]
-    """Tokens behind each row."""
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens behind each row."""
 
     @property
     def slots(self) -> int:
@@ -43,6 +45,10 @@ class Past(Protocol):
 class KeepsPast(Protocol):
     """An engine that keeps the past in its own memory."""
 
+    @property
+    def most_rows(self) -> int:
+        """The largest batch that it takes."""
+
     def past(self, shape: ModelShape, prefix_kv: FloatArray, rows: int, capacity: int) -> Past:
         """As `past_for`."""
 
@@ -54,6 +60,11 @@ def past_for(engine: Engine, shape: ModelShape, prefix_kv: FloatArray, rows: int
     if isinstance(engine, KeepsPast):
         return engine.past(shape, prefix_kv, rows, capacity)
     return PastBuffer(shape, prefix_kv, rows, capacity)
+
+
+def most_rows_of(engine: Engine) -> int:
+    """The largest batch that an engine takes in one call; one that keeps no past takes any."""
+    return int(engine.most_rows) if isinstance(engine, KeepsPast) else sys.maxsize
 
 
 class PastBuffer:
