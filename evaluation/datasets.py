@@ -25,10 +25,11 @@ from urllib.parse import parse_qsl
 import numpy as np
 import numpy.typing as npt
 
+from ..runtime.capture.folder import pairs_in_folder, template_for
 from ..runtime.capture.frame import Frame, read_picture
 from ..runtime.capture.scenes import DEFECT_TYPES, Scene, pcb_scene
 from ..runtime.capture.simulated import is_good, scene_seed
-from ..runtime.errors import DataSetError, PictureError
+from ..runtime.errors import CaptureError, DataSetError, PictureError
 from .scores import NamedBox
 from .warp import warp_rng, warp_template
 
@@ -56,12 +57,14 @@ class Example:
     image: Picture
     template: Picture
     truth: tuple[NamedBox, ...]
+    is_labelled: bool = True  # without labels an empty truth says nothing
+    earlier: tuple[Picture, ...] = ()  # frames of a clip before `image`, oldest first
 
     def frame(self, sequence: int) -> Frame:
         """The camera frame that the inspector takes; the truth stays behind."""
         return Frame(image=self.image, template=self.template, sequence=sequence, captured_at=0.0,
                      monotonic_ns=0, source=self.group, part_id=self.name, truth=None, mm_per_px=None,
-                     is_simulated=self.group == SCENES_GROUP)
+                     is_simulated=self.group == SCENES_GROUP, earlier=self.earlier)
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,14 @@ class Row:
 
 def rows_from_source(
     source: str, *, split: str | None = None, list_path: Path | None = None,
-    warp_seed: int | None = None, box_margin_px: int = 10,
+    warp_seed: int | None = None, box_margin_px: int = 10, unlabelled: bool = False, clip_frames: int = 1,
 ) -> list[Row]:
     """The rows of a data set, in its own order; pictures are read when a row is.
 
     `split` is one of `SPLITS` (default: validation for a DeepPCB folder); `list_path` names a file with rows
     as the data set has them and replaces the split; `warp_seed` gives each template a seeded warped copy;
-    `box_margin_px` widens the truth of scenes (DeepPCB's boxes have their margin). DataSetError names the
-    row that is wrong.
+    `box_margin_px` widens the truth of scenes (DeepPCB's boxes have their margin). `unlabelled` takes a
+    folder of pictures without a list too, `clip_frames` at a time. DataSetError names the row that is wrong.
     """
     if split is not None and split not in SPLITS:
         raise DataSetError(f"the split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
@@ -90,9 +93,47 @@ def rows_from_source(
         if list_path is not None or split not in (None, "all"):
             raise DataSetError(f"{source} has no list and no split; choose other scenes by another seed")
         rows = scene_rows(source, box_margin_px)
+    elif unlabelled and list_path is None and is_plain_folder(Path(source)):
+        return plain_rows(Path(source), clip_frames)
     else:
         rows = deeppcb_rows(Path(source), split or "validation", list_path)
     return rows if warp_seed is None else [warped_row(row, warp_seed) for row in rows]
+
+
+def is_plain_folder(folder: Path) -> bool:
+    """Whether `folder` holds pictures and is no DeepPCB folder."""
+    return folder.is_dir() and not (deeppcb_root(folder) / LISTING).is_file()
+
+
+def plain_rows(folder: Path, clip_frames: int = 1) -> list[Row]:
+    """Rows of a folder of pictures, in natural order, nobody having said what is on them.
+
+    `X_test` beside `X_temp` is a pair; any other picture is its own template. With `clip_frames` more than 1,
+    so many pictures that follow each other are one row, and a shorter rest is left out.
+    """
+    try:
+        pairs = pairs_in_folder(folder)
+    except CaptureError as error:
+        raise DataSetError(str(error)) from error
+    starts = range(0, len(pairs) - clip_frames + 1, clip_frames)
+    if not starts:
+        raise DataSetError(f"{folder} holds {len(pairs)} pictures, too few for clips of {clip_frames} frames")
+    return [_plain_row([part for part, _ in pairs[at : at + clip_frames]], pairs[at][1]) for at in starts]
+
+
+def _plain_row(frames: list[Path], template: Path | None) -> Row:
+    """One part or clip; its pictures are read when the row is."""
+    name, group = frames[-1].name, frames[-1].parent.name
+
+    def read() -> Example:
+        try:
+            *earlier, image = (read_picture(frame) for frame in frames)
+            golden = image if template is None else template_for(image, template, frames[-1])
+        except PictureError as error:
+            raise DataSetError(str(error)) from error
+        return Example(name, group, image, golden, (), is_labelled=False, earlier=tuple(earlier))
+
+    return Row(name, group, read)
 
 
 def deeppcb_root(folder: Path) -> Path:

@@ -3,14 +3,19 @@
 Tiles are cut, registered and gated as the inspector does it, and the float model answers them itself. What it
 wrote is then fed again in one pass behind the recipe's prefix (teacher forcing). The prefix stays in the past
 and padding is masked out, so that neither counts in the ranges.
+
+At the size of a 2B model the inputs of one component are gigabytes. So pictures stay bytes, what the vision
+encoder made of them may lie in a memory-mapped file, and a feed is built when it is asked for.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +27,14 @@ from ..runtime.errors import DataSetError
 from ..runtime.infer.bundle import CompiledRecipe
 from ..runtime.infer.decode import Answer, Decoder
 from ..runtime.infer.engines.engine import Engine
-from ..runtime.infer.pictures.tiles import compare_patches, tile_pairs
-from ..runtime.infer.pictures.views import grey
-from ..runtime.infer.sequence import Segment, mask_for, mrope_cos_sin, positions_for_segments
+from ..runtime.infer.pictures.views import (
+    features_from_patches,
+    last_picture,
+    patches_from_view,
+    pictures_a_call,
+    view_from_frame,
+)
+from ..runtime.infer.sequence import mask_for, mrope_cos_sin, run_from_pictures
 from ..runtime.infer.shape import ModelShape
 from ..runtime.recipe import Recipe
 
@@ -47,108 +57,157 @@ class EngineSet:
     head: Engine
 
 
+class TilePatches:
+    """Patches of tiles, [tiles, pictures * N, features] float32 where they are indexed, bytes where they lie.
+
+    `pixels` [tiles, pictures, 3, 2, S, S] uint8; `names`: the rows of the source that the tiles are from.
+    """
+
+    def __init__(
+        self, pixels: npt.NDArray[np.uint8], shape: ModelShape, names: Sequence[str] = ()
+    ) -> None:
+        self.pixels, self.names = pixels, tuple(names)
+        self._shape = shape
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, chosen: slice | npt.NDArray[np.int64] | list[int]) -> Floats:
+        return patches_from_view(self.pixels[chosen], self._shape.patch_px, self._shape.merge)
+
+
+class FeedList(Sequence[Feed]):
+    """Feeds that are built on `feeds[i]` and kept by nobody."""
+
+    def __init__(self, builders: Sequence[Callable[[], Feed]]) -> None:
+        self._builders = tuple(builders)
+
+    def __len__(self) -> int:
+        return len(self._builders)
+
+    @overload
+    def __getitem__(self, index: int) -> Feed: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> FeedList: ...
+
+    def __getitem__(self, index: int | slice) -> Feed | FeedList:
+        if isinstance(index, slice):
+            return FeedList(self._builders[index])
+        return self._builders[index]()
+
+
 @dataclass(frozen=True)
 class CalibrationTiles:
     """Tiles of one recipe and what the float model makes of them."""
 
     compiled: CompiledRecipe
-    patches: Floats  # [tiles, N, patch features]
-    image_tokens: Floats  # [tiles, T, H]
-    deepstack: Floats  # [tiles, D, T, H]
+    patches: TilePatches | Floats  # [tiles, pictures * N, patch features]
+    image_tokens: Floats  # [tiles, pictures * T, H]
+    deepstack: Floats  # [tiles, D, pictures * T, H]
     answers: tuple[Answer, ...]
 
 
-def patches_from_source(source: str, recipe: Recipe, shape: ModelShape, say: Progress) -> Floats:
-    """[tiles, N, patch features]: at most TILES tiles that pass the gate, spread over at most PARTS parts.
+def patches_from_source(
+    source: str, recipe: Recipe, shape: ModelShape, say: Progress, *, parts: int = PARTS, tiles: int = TILES
+) -> TilePatches:
+    """At most `tiles` tiles that pass the gate, spread over at most `parts` parts of `source`.
 
-    `source` is a DeepPCB folder (its training boards) or scenes:pcb?seed=...; DataSetError when no tile of it
-    passes the gate.
+    `source` is a DeepPCB folder (its training boards), scenes:pcb?seed=..., or a folder of pictures: `X_test`
+    beside `X_temp`, parts alone for mode single, frames in order for mode clip. DataSetError when no tile of
+    it passes the gate.
     """
-    split = None if source.startswith(SCENE_PREFIX) else "train"
-    rows = rows_from_source(source, split=split, box_margin_px=recipe.box_margin_px)
-    chosen = [rows[index] for index in _spread(len(rows), PARTS)]
-    found: list[Floats] = []
+    rows = rows_from_source(
+        source,
+        split=None if source.startswith(SCENE_PREFIX) else "train",
+        box_margin_px=recipe.box_margin_px,
+        unlabelled=True,
+        clip_frames=recipe.clip.frames if recipe.mode == "clip" else 1,
+    )
+    chosen = [rows[index] for index in _spread(len(rows), parts)]
+    found: list[npt.NDArray[np.uint8]] = []
+    names: list[str] = []
     for index, row in enumerate(chosen):
         say("calibration pictures", index, len(chosen))
-        example = row.read()
-        pairs = tile_pairs(
-            grey(example.template),
-            grey(example.image),
-            tile_px=recipe.tiling.tile_px,
-            stride_px=recipe.tiling.stride_px,
-            levels=recipe.tiling.levels,
-            max_shift_px=recipe.registration.max_shift_px,
-            tile_shift_px=recipe.registration.tile_shift_px,
-            gate_difference=recipe.gate.difference,
-            gate_pixels=recipe.gate.min_pixels,
-        )
-        kept = _spread(len(pairs.tiles), -(-TILES // len(chosen)))
+        view = view_from_frame(recipe, row.read().frame(index + 1))
+        kept = _spread(len(view.tiles), -(-tiles // len(chosen)))
         if kept:
-            template, part = pairs.template[kept], pairs.part[kept]
-            found.append(
-                compare_patches(template, part, recipe.difference_channel, shape.patch_px, shape.merge)
-            )
+            found.append(view.pixels[kept])
+            names.append(row.name)
     say("calibration pictures", len(chosen), len(chosen))
     if not found:
         raise DataSetError(
             f"calibration source {source}: no tile of {len(chosen)} parts differs from its template;"
             " give pictures that contain defects"
         )
-    return np.concatenate(found)[:TILES]
+    return TilePatches(np.concatenate(found)[:tiles], shape, names)
 
 
 def tiles_from_patches(
-    patches: Floats,
+    patches: TilePatches | Floats,
     compiled: CompiledRecipe,
     shape: ModelShape,
     engines: EngineSet,
     embeddings: npt.NDArray[Any],
     say: Progress,
+    *,
+    work: Path | None = None,
 ) -> CalibrationTiles:
-    """Run the float vision graph, and the decoder greedily under the guide, over `patches`."""
-    image_tokens, deepstack = vision_features(engines.vision, patches)
+    """Run the float vision graph, and the decoder greedily under the guide, over `patches`.
+
+    With `work` the features lie in `work`/<recipe>.image_tokens.npy and .deepstack.npy instead of memory.
+    """
     decoder = Decoder(shape, compiled, embeddings, engines.decoder, engines.head, clock=time.perf_counter)
+    count, tokens = len(patches), compiled.recipe.pictures * shape.tokens
+    image_tokens = _room(work, f"{compiled.recipe.id}.image_tokens", (count, tokens, shape.hidden))
+    stacked = (count, len(shape.deepstack), tokens, shape.hidden)
+    deepstack = _room(work, f"{compiled.recipe.id}.deepstack", stacked)
     answers: list[Answer] = []
-    for start in range(0, len(patches), TILES_A_CALL):
-        say("calibration answers", start, len(patches))
+    for start in range(0, count, TILES_A_CALL):
+        say("calibration answers", start, count)
         batch = slice(start, start + TILES_A_CALL)
-        answers += decoder.answers(image_tokens[batch], deepstack[batch]).answers
-    say("calibration answers", len(patches), len(patches))
+        features, _ = features_from_patches(
+            engines.vision, patches[batch], shape, pictures_a_call(compiled.recipe, shape)
+        )
+        image_tokens[batch], deepstack[batch] = features["image_tokens"], features["deepstack"]
+        answers += decoder.answers(features["image_tokens"], features["deepstack"]).answers
+    say("calibration answers", count, count)
     return CalibrationTiles(compiled, patches, image_tokens, deepstack, tuple(answers))
 
 
-def vision_features(vision: Engine, patches: Floats, batch: int = TILES_A_CALL) -> tuple[Floats, Floats]:
-    """image_tokens [tiles, T, H] and deepstack [tiles, D, T, H] of patches [tiles, N, features]."""
-    runs = [
-        vision.run({"patches": patches[start : start + batch]}) for start in range(0, len(patches), batch)
-    ]
-    image_tokens = np.concatenate([run["image_tokens"] for run in runs])
-    return image_tokens, np.concatenate([run["deepstack"] for run in runs])
+def vision_feeds(tiles: Sequence[CalibrationTiles]) -> FeedList:
+    """Feeds of vision.onnx; every picture of a tile is a row."""
+    return _feeds(tiles, _vision_feed)
 
 
-def vision_feeds(tiles: Sequence[CalibrationTiles]) -> list[Feed]:
-    """Feeds of vision.onnx."""
-    return [{"patches": one.patches[batch]} for one in tiles for batch in _batches(len(one.patches))]
-
-
-def attributes_feeds(tiles: Sequence[CalibrationTiles]) -> list[Feed]:
-    """Feeds of attributes.onnx."""
-    return [
-        {"image_tokens": one.image_tokens[batch], "deepstack": one.deepstack[batch]}
-        for one in tiles
-        for batch in _batches(len(one.patches))
-    ]
+def attributes_feeds(tiles: Sequence[CalibrationTiles]) -> FeedList:
+    """Feeds of attributes.onnx: the last picture of every tile."""
+    return _feeds(tiles, _attributes_feed)
 
 
 def decoder_feeds(
     tiles: Sequence[CalibrationTiles], shape: ModelShape, embeddings: npt.NDArray[Any]
-) -> list[Feed]:
-    """Feeds of decoder.onnx: image, suffix and answer of each tile in one pass behind the prefix."""
-    return [
-        _decoder_feed(one, range(len(one.patches))[batch], shape, embeddings)
-        for one in tiles
-        for batch in _batches(len(one.patches))
-    ]
+) -> FeedList:
+    """Feeds of decoder.onnx: pictures, suffix and answer of each tile in one pass behind the prefix."""
+    return _feeds(tiles, partial(_decoder_feed, shape=shape, embeddings=embeddings))
+
+
+def _feeds(
+    tiles: Sequence[CalibrationTiles], build: Callable[[CalibrationTiles, range], Feed]
+) -> FeedList:
+    return FeedList([partial(build, one, batch) for one in tiles for batch in _batches(one)])
+
+
+def _vision_feed(one: CalibrationTiles, indices: range) -> Feed:
+    patches = one.patches[indices.start : indices.stop]
+    pictures = one.compiled.recipe.pictures
+    return {"patches": patches.reshape(len(indices) * pictures, -1, patches.shape[-1])}
+
+
+def _attributes_feed(one: CalibrationTiles, indices: range) -> Feed:
+    batch = slice(indices.start, indices.stop)
+    tokens = one.image_tokens.shape[1] // one.compiled.recipe.pictures
+    return last_picture({"image_tokens": one.image_tokens[batch], "deepstack": one.deepstack[batch]}, tokens)
 
 
 def _decoder_feed(
@@ -156,21 +215,33 @@ def _decoder_feed(
 ) -> MaskedFeed:
     """One ragged batch, padded on the left as on the device."""
     compiled = one.compiled
-    # the last token of an answer is never fed: nothing is asked after it
-    texts = [[*compiled.suffix_ids, *one.answers[index].ids[:-1]] for index in indices]
-    counts = [shape.tokens + len(text) for text in texts]
-    rows, columns = len(texts), max(counts)
+
+    def embedded(ids: Sequence[int]) -> Floats:
+        return np.asarray(embeddings[list(ids)], np.float32).reshape(len(ids), shape.hidden)
+
+    between = [embedded(ids) for ids in compiled.between_ids]
+    runs = [
+        run_from_pictures(
+            one.image_tokens[index],
+            one.deepstack[index],
+            # the last token of an answer is never fed: nothing is asked after it
+            [*between, embedded([*compiled.suffix_ids, *one.answers[index].ids[:-1]])],
+            shape.token_grid_hw,
+            compiled.next_position,
+        )
+        for index in indices
+    ]
+    counts = [len(run.embeds) for run in runs]
+    rows, columns = len(runs), max(counts)
     embeds = np.zeros((rows, columns, shape.hidden), np.float32)
     deepstack = np.zeros((rows, len(shape.deepstack), columns, shape.hidden), np.float32)
     positions = np.zeros((rows, 3, columns), np.int64)
     counted = np.zeros((rows, columns), np.bool_)
-    for row, (index, text) in enumerate(zip(indices, texts, strict=True)):
-        first, behind_image = columns - counts[row], columns - len(text)
-        embeds[row, first:behind_image] = one.image_tokens[index]
-        embeds[row, behind_image:] = embeddings[text]
-        deepstack[row, :, first:behind_image] = one.deepstack[index]
-        segments: list[Segment] = [shape.token_grid_hw, len(text)]
-        positions[row, :, first:], _ = positions_for_segments(segments, compiled.next_position)
+    for row, run in enumerate(runs):
+        first = columns - counts[row]
+        embeds[row, first:] = run.embeds
+        deepstack[row, :, first:] = run.deepstack
+        positions[row, :, first:] = run.positions
         counted[row, first:] = True
     cos, sin = mrope_cos_sin(positions, shape)
     prefix = compiled.prefix_kv.shape[3]
@@ -185,8 +256,18 @@ def _decoder_feed(
     return MaskedFeed(inputs, counted)
 
 
-def _batches(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + TILES_A_FEED, count)) for start in range(0, count, TILES_A_FEED))
+def _room(work: Path | None, name: str, size: tuple[int, ...]) -> Floats:
+    """Space for an array of this size, in memory or in a file of `work`."""
+    if work is None:
+        return np.zeros(size, np.float32)
+    work.mkdir(parents=True, exist_ok=True)
+    return np.lib.format.open_memmap(work / f"{name}.npy", "w+", np.dtype(np.float32), size)
+
+
+def _batches(one: CalibrationTiles) -> Iterator[range]:
+    """Tiles of each feed: as many pictures in every feed, whatever a tile shows."""
+    count, step = len(one.patches), max(1, TILES_A_FEED // one.compiled.recipe.pictures)
+    return (range(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def _spread(count: int, most: int) -> list[int]:

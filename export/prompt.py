@@ -21,10 +21,12 @@ from typing import Any
 
 from ..runtime.errors import CheckpointError, RecipeError
 from ..runtime.infer.guide import bin_from_px
+from ..runtime.infer.shape import ModelShape
 from ..runtime.recipe import FRAMES_A_PATCH, Recipe
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, IMAGE_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
+EMBEDDING = "model.language_model.embed_tokens.weight"
 SPECIAL_TOKENS = (IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD)
 
 
@@ -43,6 +45,31 @@ def tokenizer_from_checkpoint(checkpoint: str | Path) -> Any:
     if missing:
         raise CheckpointError(f"{path}: no token {', '.join(missing)}; use a Qwen3-VL tokenizer")
     return tokenizer
+
+
+def check_tokenizer(tokenizer: Any, shape: ModelShape) -> None:
+    """CheckpointError unless the tokenizer's ids are rows of the embedding and config.json names its tokens.
+
+    A vocabulary smaller than the embedding is usual: embeddings are padded.
+    """
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    token, largest = max(vocabulary.items(), key=lambda entry: int(entry[1]))
+    if largest >= shape.vocab:
+        raise CheckpointError(
+            f"tokenizer.json: {token!r} has the id {largest}, but {EMBEDDING} has {shape.vocab} rows; use the"
+            " tokenizer that the checkpoint was trained with"
+        )
+    for token, key, wanted in (
+        (IMAGE_PAD, "image_token_id", shape.image_token_id),
+        (VISION_START, "vision_start_token_id", shape.vision_start_token_id),
+        (VISION_END, "vision_end_token_id", shape.vision_end_token_id),
+    ):
+        found = token_id(tokenizer, token)
+        if found != wanted:
+            raise CheckpointError(
+                f"tokenizer.json: {token} has the id {found}, but config.json says {key} = {wanted}, so it"
+                f" does not match {EMBEDDING}; use the checkpoint's own tokenizer"
+            )
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:

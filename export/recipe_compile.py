@@ -101,12 +101,11 @@ def check_recipes(recipes: list[Recipe]) -> None:
 def check_compare(recipes: list[Recipe], difference: float) -> None:
     """RecipeError for a way of comparing that a checkpoint with this frame difference cannot do."""
     for recipe in recipes:
-        if recipe.compare == "two_images":
-            raise RecipeError(f"recipe {recipe.id}: compare = 'two_images' cannot run yet; use 'temporal'")
-        if difference < LEAST_FRAME_DIFFERENCE:
+        if recipe.compare == "temporal" and difference < LEAST_FRAME_DIFFERENCE:
             raise RecipeError(
                 f"recipe {recipe.id}: compare = 'temporal', but the frame weights of this checkpoint differ"
-                f" by {difference:.3f}, less than {LEAST_FRAME_DIFFERENCE}: it cannot tell template from part"
+                f" by {difference:.3f}, less than {LEAST_FRAME_DIFFERENCE}: it cannot tell template from"
+                " part; use compare = 'two_images'"
             )
 
 

@@ -106,7 +106,7 @@ class Weights:
 
     def __init__(self, stored: dict[str, _Stored], origin: str, metadata: dict[str, str]) -> None:
         self._stored = stored
-        self._origin = origin
+        self.origin = origin  # the file that lists the tensors: the index, or the one file
         self.metadata = metadata
 
     def __contains__(self, name: str) -> bool:
@@ -119,6 +119,18 @@ class Weights:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of one tensor; CheckpointError when there is none of that name."""
         return self._entry(name).shape
+
+    def file(self, name: str) -> str:
+        """Name of the file that holds one tensor; CheckpointError when there is none of that name."""
+        return self._entry(name).path.name
+
+    def check_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        """CheckpointError when a tensor is missing or not of the shape expected; reads no data."""
+        entry = self._entry(name)
+        if entry.shape != shape:
+            raise CheckpointError(
+                f"{entry.path.name}: {name} is {list(entry.shape)}, but config.json asks for {list(shape)}"
+            )
 
     def float32_bytes(self, prefix: str) -> int:
         """Bytes that all tensors under a name prefix take as float32."""
@@ -139,17 +151,14 @@ class Weights:
     def _entry(self, name: str) -> _Stored:
         if name not in self._stored:
             raise CheckpointError(
-                f"{self._origin} has no tensor {name}; "
+                f"{self.origin} has no tensor {name}; "
                 "a dense Qwen3-VL checkpoint as transformers saves it is needed"
             )
         return self._stored[name]
 
     def _map(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        self.check_shape(name, shape)
         entry = self._entry(name)
-        if entry.shape != shape:
-            raise CheckpointError(
-                f"{entry.path.name}: {name} is {list(entry.shape)}, but config.json asks for {list(shape)}"
-            )
         raw: Any = np.dtype(_RAW_TYPES[entry.kind])
         mapped: npt.NDArray[Any] = np.memmap(entry.path, raw, "r", entry.offset, entry.shape)
         return mapped
@@ -186,10 +195,16 @@ def weights_from_folder(folder: Path) -> Weights:
         if not path.exists():
             raise CheckpointError(f"{shard} is missing from {folder}; {_INDEX} names it")
         entries, _ = _header(path)
+        for name in entries:
+            if name in stored:
+                raise CheckpointError(
+                    f"{shard}: {name} stands in {stored[name].path.name} too; save or download the shards"
+                    " again"
+                )
         stored.update(entries)
-    lost = sorted(set(weight_map) - set(stored))
-    if lost:
-        raise CheckpointError(f"{weight_map[lost[0]]} has no tensor {lost[0]}; {_INDEX} says it should")
+    for name in sorted(weight_map):
+        if name not in stored or stored[name].path.name != weight_map[name]:
+            raise CheckpointError(f"{weight_map[name]} has no tensor {name}; {_INDEX} says it should")
     return Weights(stored, _INDEX, {})
 
 
@@ -361,7 +376,10 @@ def _header(path: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
         except (KeyError, TypeError, ValueError):
             raise CheckpointError(f"{path.name} is not safetensors: its entry {name} is broken") from None
         if kind not in _ITEM_BYTES:
-            raise CheckpointError(f"{path.name}: {name} is stored as {kind}; supported are F32, F16 and BF16")
+            raise CheckpointError(
+                f"{path.name}: {name} is stored as {kind}; supported are F32, F16 and BF16, so save the float"
+                " model"
+            )
         if end - begin != _ITEM_BYTES[kind] * int(np.prod(shape, dtype=np.int64)):
             raise CheckpointError(f"{path.name}: the bytes of {name} do not fit its shape {list(shape)}")
         if 8 + length + end > size:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ...runtime.errors import CheckpointError
 from ...runtime.infer.shape import ModelShape
 from .checkpoint import Weights
-from .onnx_graph import Floats, OnnxGraph, graph_to_file, linear, rms_norm, rotate
+from .onnx_graph import Floats, LayerProgress, OnnxGraph, graph_to_file, linear, rms_norm, rotate, silent
 
 PREFIX = "model.language_model."
 _MASKED = -1e4
@@ -24,12 +24,15 @@ _MASK_BOUND = -5e3
 _TO_THE_END = 2**31 - 1  # TensorRT counts in int32
 
 
-def decoder_to_file(path: Path, weights: Weights, shape: ModelShape) -> None:
+def decoder_to_file(
+    path: Path, weights: Weights, shape: ModelShape, progress: LayerProgress = silent
+) -> None:
     """Write the decoder without its head.
 
     In: embeds [B, K, H], deepstack [B, D, K, H] (zeros at text), cos and sin [B, K, hd],
     past_kv [B, L, 2, Hkv, P, hd], mask [B, K, P+K] (0 or -1e4).
     Out: hidden [B, K, H] after the final norm, new_kv [B, L, 2, Hkv, K, hd] with the keys after rope.
+    `progress` is called with ("decoder", layers written, layers).
     """
     with graph_to_file(path, weight_bytes=weights.float32_bytes(f"{PREFIX}layers.")) as graph:
         hidden = graph.input("embeds", ["batch", "k", shape.hidden])
@@ -42,6 +45,7 @@ def decoder_to_file(path: Path, weights: Weights, shape: ModelShape) -> None:
             written += [key, value]
             if index < len(shape.deepstack):
                 hidden = graph.node("Add", [hidden, inputs.deepstack[index]], f"{layer.name}.deepstack")
+            progress("decoder", index + 1, shape.layers)
         final = weights.read(f"{PREFIX}norm.weight", (shape.hidden,))
         hidden = rms_norm(graph, hidden, "norm", final, shape.rms_norm_eps)
         graph.output(hidden, "hidden", ["batch", "k", shape.hidden])

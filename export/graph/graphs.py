@@ -13,6 +13,8 @@ import numpy.typing as npt
 from ...runtime.infer.shape import ModelShape
 from .checkpoint import Weights, shape_from_folder, weights_from_file, weights_from_folder
 from .decoder import PREFIX, decoder_to_file, word_head_to_file
+from .inventory import check_dense_head, check_tensors
+from .onnx_graph import LayerProgress, silent
 from .vision import attributes_to_file, dense_types_from_weights, vision_to_file
 
 DENSE_HEAD = "dense_head.safetensors"
@@ -41,17 +43,18 @@ def graphs_from_checkpoint(
     kept_ids: Sequence[int] | npt.NDArray[np.int64] | None = None,
     embeddings_type: str = "float32",
     progress: Callable[[str], None] = lambda component: None,
+    layer_progress: LayerProgress = silent,
 ) -> GraphFiles:
     """Write vision, decoder, head_schema and (with a dense head) attributes .onnx and embeddings.npy [V, H].
 
     `grid_hw` in patches replaces the square of `tile_px`. `kept_ids` are the rows of head_schema (None: all).
-    `progress` is called with the name of each component before it is written. CheckpointError says what is
-    wrong with the checkpoint; every file appears whole or not at all.
+    `progress` is called with the name of each component before it is written, `layer_progress` with
+    (component, layers written, layers) inside vision and decoder. CheckpointError says what is wrong with the
+    checkpoint, before anything is written; every file appears whole or not at all.
     """
     folder, out_dir = Path(folder), Path(out_dir)
     shape = shape_from_checkpoint(folder, tile_px=tile_px, grid_hw=grid_hw)
-    weights = weights_from_folder(folder)
-    dense = weights_from_file(folder / DENSE_HEAD) if (folder / DENSE_HEAD).exists() else None
+    weights, dense = checked_weights(folder, shape)
     out_dir.mkdir(parents=True, exist_ok=True)
     files = GraphFiles(
         vision=out_dir / "vision.onnx",
@@ -63,12 +66,12 @@ def graphs_from_checkpoint(
         dense_types=() if dense is None else dense_types_from_weights(dense),
     )
     progress("vision")
-    vision_to_file(files.vision, weights, shape)
+    vision_to_file(files.vision, weights, shape, layer_progress)
     if dense is not None and files.attributes is not None:
         progress("attributes")
         attributes_to_file(files.attributes, dense, shape)
     progress("decoder")
-    decoder_to_file(files.decoder, weights, shape)
+    decoder_to_file(files.decoder, weights, shape, layer_progress)
     progress("head_schema")
     word_head_to_file(
         files.head_schema, weights, shape, None if kept_ids is None else np.asarray(kept_ids, np.int64)
@@ -76,6 +79,20 @@ def graphs_from_checkpoint(
     progress("embeddings")
     embeddings_to_file(files.embeddings, weights, shape, embeddings_type)
     return files
+
+
+def checked_weights(folder: Path, shape: ModelShape) -> tuple[Weights, Weights | None]:
+    """The model's tensors and, where there is one, the dense head's, each checked for names and shapes.
+
+    CheckpointError names file and tensor; only the headers of the files are read.
+    """
+    weights = weights_from_folder(folder)
+    check_tensors(weights, shape)
+    place = folder / DENSE_HEAD
+    dense = weights_from_file(place) if place.exists() else None
+    if dense is not None:
+        check_dense_head(dense, shape)
+    return weights, dense
 
 
 def shape_from_checkpoint(

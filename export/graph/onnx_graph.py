@@ -9,7 +9,7 @@ Naming rule, which the INT8 rewrite relies on: a linear is one MatMul node calle
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +27,13 @@ _ALIGNMENT = 4096
 _TANH_GELU_CUBIC = 0.044715
 
 Floats = npt.NDArray[np.float32]
+
+LayerProgress = Callable[[str, int, int], None]
+"""Called with (component, layers written, layers) while a graph is written."""
+
+
+def silent(component: str, done: int, total: int) -> None:
+    """The progress of a caller who gave none."""
 
 
 class OnnxGraph:

@@ -17,7 +17,18 @@ import numpy.typing as npt
 from ...runtime.errors import CheckpointError
 from ...runtime.infer.shape import ModelShape
 from .checkpoint import Weights
-from .onnx_graph import Floats, OnnxGraph, gelu_exact, gelu_tanh, graph_to_file, layer_norm, linear, rotate
+from .onnx_graph import (
+    Floats,
+    LayerProgress,
+    OnnxGraph,
+    gelu_exact,
+    gelu_tanh,
+    graph_to_file,
+    layer_norm,
+    linear,
+    rotate,
+    silent,
+)
 
 PREFIX = "model.visual."
 _EPSILON = 1e-6  # fixed in transformers' Qwen3VLVisionBlock and Qwen3VLVisionPatchMerger
@@ -25,8 +36,13 @@ _DENSE_EPSILON = 1e-6
 _BOX_SIDES = 4
 
 
-def vision_to_file(path: Path, weights: Weights, shape: ModelShape) -> None:
-    """Write the encoder: patches [B, N, features] -> image_tokens [B, T, H], deepstack [B, D, T, H]."""
+def vision_to_file(
+    path: Path, weights: Weights, shape: ModelShape, progress: LayerProgress = silent
+) -> None:
+    """Write the encoder: patches [B, N, features] -> image_tokens [B, T, H], deepstack [B, D, T, H].
+
+    `progress` is called with ("vision", blocks written, blocks).
+    """
     with graph_to_file(path, weight_bytes=weights.float32_bytes(PREFIX)) as graph:
         patches = graph.input("patches", ["batch", shape.patches, shape.patch_features])
         encoder = _Encoder(graph, weights, shape, *_rope_constants(graph, shape))
@@ -36,6 +52,7 @@ def vision_to_file(path: Path, weights: Weights, shape: ModelShape) -> None:
             hidden = _block(encoder, hidden, block)
             if block in shape.deepstack:
                 features[block] = _merger(encoder, hidden, shape.deepstack.index(block))
+            progress("vision", block + 1, shape.vision_depth)
         # transformers hands features on in block order, whatever the order of the list.
         stacked = [
             graph.node("Unsqueeze", [features[block], graph.integers(1)], f"deepstack.stacked.{block}")
@@ -96,6 +113,21 @@ def dense_types_from_weights(dense: Weights) -> tuple[str, ...]:
     return tuple(types)
 
 
+def dense_shapes(dense: Weights, shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the dense head, for the types and the width that it has."""
+    features = (1 + len(shape.deepstack)) * shape.hidden
+    inner = dense.shape("fc1.weight")[0]
+    outputs = 1 + len(dense_types_from_weights(dense)) + _BOX_SIDES
+    return {
+        "norm.weight": (features,),
+        "norm.bias": (features,),
+        "fc1.weight": (inner, features),
+        "fc1.bias": (inner,),
+        "fc2.weight": (outputs, inner),
+        "fc2.bias": (outputs,),
+    }
+
+
 def attributes_to_file(path: Path, dense: Weights, shape: ModelShape) -> None:
     """Write the dense head: image_tokens [B, T, H], deepstack [B, D, T, H] -> one vote a token.
 
@@ -104,9 +136,7 @@ def attributes_to_file(path: Path, dense: Weights, shape: ModelShape) -> None:
     """
     types = len(dense_types_from_weights(dense))
     depth = len(shape.deepstack)
-    features = (1 + depth) * shape.hidden
-    inner = dense.shape("fc1.weight")[0]
-    outputs = 1 + types + _BOX_SIDES
+    shapes = dense_shapes(dense, shape)
     with graph_to_file(path, weight_bytes=dense.float32_bytes("")) as graph:
         tokens = graph.input("image_tokens", ["batch", shape.tokens, shape.hidden])
         stacked = graph.input("deepstack", ["batch", depth, shape.tokens, shape.hidden])
@@ -117,23 +147,23 @@ def attributes_to_file(path: Path, dense: Weights, shape: ModelShape) -> None:
             graph,
             joined,
             "dense.norm",
-            dense.read("norm.weight", (features,)),
-            dense.read("norm.bias", (features,)),
+            dense.read("norm.weight", shapes["norm.weight"]),
+            dense.read("norm.bias", shapes["norm.bias"]),
             _DENSE_EPSILON,
         )
         hidden = linear(
             graph,
             normed,
             "dense.fc1",
-            dense.read("fc1.weight", (inner, features)),
-            dense.read("fc1.bias", (inner,)),
+            dense.read("fc1.weight", shapes["fc1.weight"]),
+            dense.read("fc1.bias", shapes["fc1.bias"]),
         )
         result = linear(
             graph,
             gelu_tanh(graph, hidden, "dense.act"),
             "dense.fc2",
-            dense.read("fc2.weight", (outputs, inner)),
-            dense.read("fc2.bias", (outputs,)),
+            dense.read("fc2.weight", shapes["fc2.weight"]),
+            dense.read("fc2.bias", shapes["fc2.bias"]),
         )
         sizes = graph.integers(1, types, _BOX_SIDES)
         presence, kind, box = graph.nodes("Split", [result, sizes], "dense.parts", 3, axis=2)

@@ -28,6 +28,7 @@ class Frame:
     `image` is uint8 [H, W] grey or [H, W, 3] BGR, `template` has the same shape or is None. `sequence` counts
     from 1 within a source, and a source that starts over gives the same part the same number. `captured_at`
     is unix seconds, `monotonic_ns` the machine's clock that never jumps. `truth` is known for scenes only.
+    `earlier`: the frames of a clip before this one, oldest first; cameras give none.
     Raises PictureError when the pictures are of another kind or do not fit together.
     """
 
@@ -41,6 +42,7 @@ class Frame:
     is_simulated: bool = False
     truth: tuple[SceneDefect, ...] | None = None
     mm_per_px: float | None = None
+    earlier: tuple[Picture, ...] = ()
 
     def __post_init__(self) -> None:
         for name, picture in (("image", self.image), ("template", self.template)):

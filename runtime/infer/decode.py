@@ -17,12 +17,16 @@ import numpy as np
 
 from ..errors import EngineError
 from .engines.engine import Engine, FloatArray, check_finite
-from .engines.past import Past, past_for
+from .engines.past import Past, most_rows_of, past_for
 from .sequence import TokenRun, mask_for, mrope_cos_sin, positions_for_segments, run_from_pictures
 from .shape import ModelShape
 
 if TYPE_CHECKING:
     from .bundle import CompiledRecipe
+
+
+MOST_ROWS = 16
+"""Rows in one decoder call, where their attention scores allow as many."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,14 @@ def likeliest(tile: int, logits: np.ndarray[tuple[int, ...], np.dtype[np.float64
     return int(np.argmax(logits))
 
 
+def rows_a_call(compiled: CompiledRecipe, shape: ModelShape) -> int:
+    """Rows in one decoder call whose attention scores stay within the recipe's attention_mb, at least 1."""
+    recipe, past = compiled.recipe, len(compiled.prefix_ids)
+    texts = sum(map(len, compiled.between_ids)) + len(compiled.suffix_ids)
+    scores = shape.decoder_scores_bytes(recipe.pictures * shape.tokens + texts, past)
+    return max(1, min(MOST_ROWS, (recipe.tiling.attention_mb << 20) // scores))
+
+
 class Decoder:
     """Answers tiles with one recipe. Holds references only: the engines belong to whoever opened them."""
 
@@ -95,15 +107,17 @@ class Decoder:
         head: Engine,
         *,
         clock: Callable[[], float],
-        max_rows: int = 16,
+        max_rows: int | None = None,
         select: Select = likeliest,
     ) -> None:
-        """`embeddings` [vocab, H]; `clock` in seconds; `max_rows` tiles share a decoder call; `select`
-        decides, a tile counted within one call of `answers`.
+        """`embeddings` [vocab, H]; `clock` in seconds; `max_rows` tiles share a decoder call, None: as many as
+        the recipe's attention_mb allows, up to MOST_ROWS; `select` decides, a tile counted within one call of
+        `answers`.
         """
         self._shape, self._compiled, self._guide = shape, recipe, recipe.guide
         self._embeddings, self._decoder, self._head = embeddings, decoder, head
-        self._clock, self._max_rows, self._select = clock, max_rows, select
+        self._clock, self._select = clock, select
+        self._max_rows = rows_a_call(recipe, shape) if max_rows is None else max_rows
         self._suffix = self._embedded(recipe.suffix_ids)
         self._between = [self._embedded(ids) for ids in recipe.between_ids]
 
@@ -166,9 +180,9 @@ class Decoder:
                 raise EngineError(f"tile {row.tile}: a decoder pass for forced tokens only; please report it")
             row.row_passes += 1
         counts = [len(feed.embeds) for feed in feeds]
-        columns, hidden = max(counts), self._shape.hidden
-        embeds = np.zeros((len(rows), columns, hidden), np.float32)
-        deepstack = np.zeros((len(rows), len(self._shape.deepstack), columns, hidden), np.float32)
+        columns, width = max(counts), self._shape.hidden
+        embeds = np.zeros((len(rows), columns, width), np.float32)
+        deepstack = np.zeros((len(rows), len(self._shape.deepstack), columns, width), np.float32)
         positions = np.zeros((len(rows), 3, columns), np.int64)
         for index, feed in enumerate(feeds):  # padding stands on the left
             embeds[index, columns - counts[index] :] = feed.embeds
@@ -178,8 +192,8 @@ class Decoder:
         cos, sin = mrope_cos_sin(positions, self._shape)
         mask = mask_for(past.lengths, counts, past.slots, columns)
         feeds_of_pass = {"embeds": embeds, "deepstack": deepstack, "cos": cos, "sin": sin, "mask": mask}
-        hidden = past.step(self._decoder, feeds_of_pass, counts)
-        logits = self._head.run({"hidden": np.ascontiguousarray(hidden[:, -1])})["logits"]
+        final = past.step(self._decoder, feeds_of_pass, counts)  # [rows, K, H]
+        logits = self._head.run({"hidden": np.ascontiguousarray(final[:, -1])})["logits"]
         check_finite(logits, "the decoder's logits")
         return logits
 

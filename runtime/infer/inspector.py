@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BundleError, PictureError, RecipeError, UsageError
+from ..errors import BundleError, RecipeError, UsageError
 from ..recipe import Recipe
 from .bundle import Bundle, CompiledRecipe
 from .candidates import Candidate, Words, dense_candidates, words_from_answers
@@ -36,10 +36,9 @@ from .pictures.views import (
     features_from_patches,
     last_picture,
     patches_from_view,
-    view_from_frames,
-    view_from_pair,
+    pictures_a_call,
+    view_from_frame,
 )
-from .shape import ModelShape
 
 if TYPE_CHECKING:
     from ..capture.frame import Frame
@@ -48,8 +47,6 @@ __all__ = ["CandidateDefect", "Inspection", "Inspector", "Passes"]
 
 ByteArray = npt.NDArray[np.uint8]
 DETECTORS = ("dense", "words")
-MOST_A_CALL = 16
-"""Pictures in one vision call and rows in one decoder call, where the recipe's attention_mb allows them."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +124,6 @@ class Inspector:
         self._columns = (
             [bundle.dense_types.index(t) for t in self.recipe.types] if "dense" in detectors else []
         )
-        budget = self.recipe.tiling.attention_mb << 20
-        self._pictures_a_call = _within(budget, bundle.shape.vision_scores_bytes)
         self._attributes: Engine | None = None
         self._decoder: Decoder | None = None
         with ExitStack() as opened:
@@ -149,7 +144,6 @@ class Inspector:
                     engine(f"head_schema.{self.recipe.id}"),
                     clock=clock,
                     select=select,
-                    max_rows=_within(budget, _decoder_scores_bytes(bundle.shape, self._compiled)),
                 )
             self._engines = opened.pop_all()
 
@@ -164,40 +158,13 @@ class Inspector:
         return self._detectors
 
     def inspect(self, frame: Frame) -> Inspection:
-        """Inspect one frame: against its template, or alone where the recipe's mode is single.
+        """Inspect one frame: against its template, alone, or as the end of a clip, as the recipe says.
 
-        PictureError when there is no template to compare with, or the recipe takes clips; EngineError when an
-        engine fails or gives numbers that are not finite.
+        PictureError when the template or the earlier frames are missing; EngineError when an engine fails or
+        gives numbers that are not finite.
         """
-        if self.recipe.mode == "clip":
-            raise PictureError(
-                f"recipe {self.recipe.id} looks at clips of {self.recipe.clip.frames} frames, got one"
-                " picture; give the frames of a clip"
-            )
         started = self._clock()
-        if self.recipe.mode == "single":
-            return self._inspect(view_from_frames(self.recipe, [frame.image]), started)
-        if frame.template is None:
-            raise PictureError(
-                f"frame {frame.sequence} from {frame.source} has no template:"
-                f" recipe {self.recipe.id} compares with one"
-            )
-        return self._inspect(view_from_pair(self.recipe, frame.template, frame.image), started)
-
-    def inspect_clip(self, frames: Sequence[ByteArray]) -> Inspection:
-        """Inspect the frames of one clip, oldest first, each [H, W] grey or [H, W, 3] BGR of a still camera.
-
-        Boxes are pixels of these frames. PictureError when they are not as many as the recipe's clip.frames
-        or differ in size; EngineError as `inspect`.
-        """
-        if self.recipe.mode != "clip":
-            raise PictureError(
-                f"recipe {self.recipe.id} has mode {self.recipe.mode!r}, not 'clip'; inspect one frame"
-            )
-        started = self._clock()
-        return self._inspect(view_from_frames(self.recipe, frames), started)
-
-    def _inspect(self, view: View, started: float) -> Inspection:
+        view = view_from_frame(self.recipe, frame)
         timings = dict.fromkeys(("preprocess", "vision", "dense", "prefill", "decode"), 0.0)
         if not view.tiles:  # the gate found the part equal to its template
             timings["preprocess"] = (self._clock() - started) * 1e3
@@ -224,8 +191,9 @@ class Inspector:
     def _features(self, patches: FloatArray, timings: dict[str, float]) -> tuple[dict[str, FloatArray], int]:
         """image_tokens and deepstack of all tiles, checked; and the calls."""
         started = self._clock()
+        shape = self._bundle.shape
         features, calls = features_from_patches(
-            self._vision, patches, self._bundle.shape, self._pictures_a_call
+            self._vision, patches, shape, pictures_a_call(self.recipe, shape)
         )
         for name, array in features.items():
             check_finite(array, f"the vision encoder's {name}")
@@ -244,7 +212,7 @@ class Inspector:
         if self._attributes is None:
             return [], 0
         started = self._clock()
-        outputs = self._attributes.run(last_picture(features, self._bundle.shape))
+        outputs = self._attributes.run(last_picture(features, self._bundle.shape.tokens))
         candidates = dense_candidates(
             view.tiles,
             outputs,
@@ -328,18 +296,6 @@ class Inspector:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _within(budget_bytes: int, each_bytes: int) -> int:
-    """How many of something fit into a budget, at least one and at most MOST_A_CALL."""
-    return max(1, min(MOST_A_CALL, budget_bytes // max(each_bytes, 1)))
-
-
-def _decoder_scores_bytes(shape: ModelShape, compiled: CompiledRecipe) -> int:
-    """Bytes of the attention scores of one row's prefill."""
-    texts = sum(map(len, compiled.between_ids)) + len(compiled.suffix_ids)
-    tokens = compiled.recipe.pictures * shape.tokens + texts
-    return shape.decoder_scores_bytes(tokens, len(compiled.prefix_ids))
 
 
 def _check_fit(bundle: Bundle, compiled: CompiledRecipe, detectors: tuple[str, ...]) -> None:

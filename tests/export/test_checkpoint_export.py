@@ -179,8 +179,6 @@ def test_wrong_sources_are_said_and_leave_nothing(
     assert "'pcb-compare'" in refused(tmp_path, RecipeError, checkpoint, recipes[:1] * 2, SCENES)
     larger = dataclasses.replace(recipes[1], tiling=dataclasses.replace(recipes[1].tiling, tile_px=256))
     assert "[128, 256]" in refused(tmp_path, RecipeError, checkpoint, [recipes[0], larger], SCENES)
-    two = dataclasses.replace(recipes[0], compare="two_images")
-    assert "two_images" in refused(tmp_path, RecipeError, checkpoint, [two], SCENES)
 
 
 def test_a_missing_shard_and_a_damaged_checkpoint_leave_nothing(

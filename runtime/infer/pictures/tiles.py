@@ -238,7 +238,7 @@ def _reduced(picture: ByteArray, level: float) -> ByteArray:
 
 def shifted(picture: ByteArray, dx: int, dy: int) -> ByteArray:
     """picture[y + dy, x + dx] at (y, x), the edge repeated."""
-    height, width = picture.shape
+    height, width = picture.shape[:2]
     ys = np.clip(np.arange(height) + dy, 0, height - 1)
     xs = np.clip(np.arange(width) + dx, 0, width - 1)
     return picture[np.ix_(ys, xs)]

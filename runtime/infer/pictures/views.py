@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -33,6 +34,12 @@ from .tiles import (
     tile_window,
 )
 
+if TYPE_CHECKING:
+    from ...capture.frame import Frame
+
+MOST_PICTURES = 16
+"""Pictures in one vision call, where their attention scores allow as many."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -52,6 +59,18 @@ def patches_from_view(pixels: ByteArray, patch_px: int, merge: int) -> FloatArra
     tiles, pictures = pixels.shape[:2]
     rows = patches_from_pixels(pixels.reshape(tiles * pictures, *pixels.shape[2:]), patch_px, merge)
     return rows.reshape(tiles, -1, rows.shape[-1])
+
+
+def view_from_frame(recipe: Recipe, frame: Frame) -> View:
+    """What the recipe shows of a frame; PictureError when it lacks its template or the frames of its clip."""
+    if recipe.mode != "compare":
+        return view_from_frames(recipe, [*frame.earlier, frame.image])
+    if frame.template is None:
+        raise PictureError(
+            f"frame {frame.sequence} from {frame.source} has no template:"
+            f" recipe {recipe.id} compares with one"
+        )
+    return view_from_pair(recipe, frame.template, frame.image)
 
 
 def view_from_pair(recipe: Recipe, template: ByteArray, part: ByteArray) -> View:
@@ -83,7 +102,9 @@ def view_from_frames(recipe: Recipe, frames: Sequence[ByteArray]) -> View:
     """
     wanted = recipe.clip.frames if recipe.mode == "clip" else 1
     if len(frames) != wanted:
-        raise PictureError(f"recipe {recipe.id} takes {wanted} frames a part, got {len(frames)}")
+        raise PictureError(
+            f"recipe {recipe.id} of mode {recipe.mode!r} takes {wanted} frames of a part, got {len(frames)}"
+        )
     for index, frame in enumerate(frames):
         if _size(frame) != _size(frames[0]):
             raise PictureError(
@@ -125,9 +146,14 @@ def features_from_patches(
     }, len(runs)
 
 
-def last_picture(features: dict[str, FloatArray], shape: ModelShape) -> dict[str, FloatArray]:
+def last_picture(features: dict[str, FloatArray], tokens: int) -> dict[str, FloatArray]:
     """The same features of each tile's last picture only, [tiles, T, H] and [tiles, D, T, H]."""
-    return {name: np.ascontiguousarray(array[..., -shape.tokens :, :]) for name, array in features.items()}
+    return {name: np.ascontiguousarray(array[..., -tokens:, :]) for name, array in features.items()}
+
+
+def pictures_a_call(recipe: Recipe, shape: ModelShape) -> int:
+    """Pictures in one vision call whose attention scores stay in the recipe's attention_mb; 1 at least."""
+    return max(1, min(MOST_PICTURES, (recipe.tiling.attention_mb << 20) // shape.vision_scores_bytes))
 
 
 def grey(picture: ByteArray) -> ByteArray:

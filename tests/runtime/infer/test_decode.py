@@ -60,7 +60,7 @@ class Setup:
     image_tokens: FloatArray
     deepstack: FloatArray
 
-    def build(self, **options: int) -> Decoder:
+    def build(self, max_rows: int | None = None) -> Decoder:
         return Decoder(
             self.bundle.shape,
             self.compiled,
@@ -68,7 +68,7 @@ class Setup:
             self.decoder,
             self.head,
             clock=time.perf_counter,
-            **options,
+            max_rows=max_rows,
         )
 
 

@@ -1,0 +1,89 @@
+"""What an export is made from, opened and checked as a whole before any long work starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import RecipeError
+from ..runtime.infer.shape import ModelShape
+from ..runtime.recipe import Recipe
+from .graph.checkpoint import Weights
+from .graph.graphs import checked_weights, shape_from_checkpoint
+from .prompt import check_tokenizer, tokenizer_from_checkpoint
+from .recipe_compile import LEAST_FRAME_DIFFERENCE, check_compare, check_recipes, frame_difference
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A checkpoint and recipes that fit together.
+
+    `recipes` say how they compare; `dense` is None without a dense head, then the words work alone.
+    """
+
+    checkpoint: Path
+    recipes: tuple[Recipe, ...]
+    shape: ModelShape
+    weights: Weights
+    dense: Weights | None
+    tokenizer: Any
+    frame_difference: float
+
+
+def checked_inputs(checkpoint: str | Path, recipes: Sequence[Recipe]) -> Inputs:
+    """Read headers, config.json and tokenizer; a second of work, nothing is written.
+
+    CheckpointError names file and tensor; RecipeError names the recipe that this checkpoint cannot serve.
+    """
+    checkpoint = Path(checkpoint)
+    check_recipes(list(recipes))
+    shape = shape_from_checkpoint(checkpoint, tile_px=recipes[0].tiling.tile_px)
+    weights, dense = checked_weights(checkpoint, shape)
+    tokenizer = tokenizer_from_checkpoint(checkpoint)
+    check_tokenizer(tokenizer, shape)
+    difference = frame_difference(weights, shape)
+    decided = [with_compare(recipe, difference, dense is not None) for recipe in recipes]
+    check_compare(decided, difference)
+    for recipe in decided:
+        check_attention(recipe, shape)
+    return Inputs(checkpoint, tuple(decided), shape, weights, dense, tokenizer, difference)
+
+
+def with_compare(recipe: Recipe, difference: float, has_dense_head: bool) -> Recipe:
+    """The recipe with its way of comparing decided: what it says, else what the checkpoint was trained for.
+
+    A dense head is the mark of a checkpoint that was trained on pairs in one patch, as examples/reference;
+    every other one compares two images.
+    """
+    if recipe.mode != "compare" or recipe.compare is not None:
+        return recipe
+    is_temporal = has_dense_head and difference >= LEAST_FRAME_DIFFERENCE
+    return dataclasses.replace(recipe, compare="temporal" if is_temporal else "two_images")
+
+
+def check_attention(recipe: Recipe, shape: ModelShape) -> None:
+    """RecipeError, naming the largest tile, when one picture's attention scores exceed `attention_mb`.
+
+    So it does for the tokens of all pictures of a tile in the decoder; there it names the most pictures.
+    """
+    budget = recipe.tiling.attention_mb << 20
+    if shape.vision_scores_bytes > budget:
+        side = math.isqrt(math.isqrt(budget // (4 * shape.vision_heads))) // shape.merge * shape.merge
+        raise RecipeError(
+            f"recipe {recipe.id}: a grid of {shape.grid_hw[0]} x {shape.grid_hw[1]} patches needs"
+            f" {shape.vision_scores_bytes / 2**20:.0f} MB for its attention scores, more than attention_mb ="
+            f" {recipe.tiling.attention_mb}; the largest grid is {side} x {side},"
+            f" tile_px = {side * shape.patch_px}"
+        )
+    needed = shape.decoder_scores_bytes(recipe.pictures * shape.tokens, 0)
+    if needed > budget:
+        most = math.isqrt(budget // (4 * shape.heads)) // shape.tokens
+        raise RecipeError(
+            f"recipe {recipe.id}: {recipe.pictures} pictures of {shape.tokens} tokens need"
+            f" {needed / 2**20:.0f} MB for the decoder's attention scores, more than attention_mb ="
+            f" {recipe.tiling.attention_mb}; show at most {most} pictures of this size, or smaller tiles"
+        )
