@@ -8,6 +8,7 @@ CPU. Weights are never read, only small constants.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -133,12 +134,10 @@ def _model_findings(graph: _Graph, folder: Path | None) -> Iterator[Finding]:
     for item in model.opset_import:
         if item.domain not in ("", "ai.onnx"):
             yield graph.finding(model.graph.name, "domain", f"operators of {item.domain!r} need a plugin")
-    names = [node.name for node in graph.nodes]
-    for name in sorted(
-        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
-    ):
-        what = "a node has no name" if not name else "two nodes have this name"
-        yield graph.finding(name or "?", "name", f"{what}: the engine's layers could not be told apart")
+    for name, count in Counter(node.name for node in graph.nodes).items():
+        if not name or count > 1:
+            what = f"{count} nodes have {'this' if name else 'no'} name"
+            yield graph.finding(name or "?", "name", f"{what}: the engine's layers could not be told apart")
     for value in (*model.graph.input, *model.graph.output):
         kind = value.type.tensor_type.elem_type
         if kind not in _INPUT_TYPES:
