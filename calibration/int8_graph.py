@@ -182,7 +182,8 @@ class _Writer:
     def half_linear(self, node: onnx.NodeProto, weight: Floats) -> None:
         """Write the MatMul `node` in float with its weight stored as float16."""
         name = node.name
-        half = weight.astype(np.float16)  # exact for a bfloat16 weight of ordinary size
+        with np.errstate(over="ignore"):
+            half = weight.astype(np.float16)  # exact for a bfloat16 weight of ordinary size
         if not np.isfinite(half).all():
             raise CheckpointError(
                 f"{name}.weight reaches {np.abs(weight).max():g}, beyond float16 (65504): export in float32"

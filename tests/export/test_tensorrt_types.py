@@ -257,7 +257,7 @@ def _without_row_scale(model: onnx.ModelProto) -> onnx.ModelProto:
     return _rewired(model, change)
 
 
-class DequantizeLinear(OpRun):  # type: ignore[misc]
+class DequantizeLinear(OpRun):
     """The reference has it from opset 19 on only."""
 
     op_domain = ""
