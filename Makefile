@@ -1,4 +1,4 @@
-# make demo | test | quick | oracle | lint | bench | wheel | bundle | bundle-deeppcb
+# make demo | test | quick | oracle | trt-check | lint | bench | wheel | bundle | bundle-deeppcb
 # Needs Python (3.10 to 3.12, with venv), git and make; everything else goes into .venv.
 
 SHELL       := /bin/bash
@@ -12,13 +12,17 @@ STAMP       := $(VENV)/.stamp
 TORCH        ?= torch==2.13.0+cpu
 ORACLE_VENV  ?= .venv-oracle
 
+# Compiles for a GPU that is not there; about 1 GB. Other versions list their layers in other words.
+TRT          ?= tensorrt-rtx==1.7.1.116
+TRT_VENV     ?= .venv-trt
+
 DEEPPCB      ?= ../shared/data/deeppcb
 REFERENCE    := examples/reference
 RECIPE       := $(REFERENCE)/pcb-compare.toml
 EXPORT        = $(BIN)/orinspect export --recipe $(RECIPE)
 CALIBRATION  ?= scenes:pcb?seed=77
 
-.PHONY: demo test quick oracle lint bench wheel bundle bundle-deeppcb clean
+.PHONY: demo test quick oracle trt-check lint bench bench-real wheel bundle bundle-deeppcb clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml setup.py Makefile
@@ -32,10 +36,10 @@ demo: $(STAMP)
 	$(BIN)/orinspect demo --out demo-out
 
 test: $(STAMP)
-	$(BIN)/pytest -m "not oracle and not gpu" $(ARGS)
+	$(BIN)/pytest -m "not oracle and not gpu and not trt" $(ARGS)
 
 quick: $(STAMP)
-	$(BIN)/pytest -q -m "not slow and not oracle and not gpu" $(ARGS)
+	$(BIN)/pytest -q -m "not slow and not oracle and not gpu and not trt" $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -55,9 +59,25 @@ $(ORACLE_VENV)/.stamp-torch: $(STAMP)
 	    exit 1; }
 	@touch $@
 
+# TensorRT without a GPU: builds of every graph and profile, and the names of its Python bindings.
+trt-check:
+	@$(MAKE) --no-print-directory $(TRT_VENV)/.stamp-trt VENV=$(TRT_VENV) EXTRAS=cpu,export,dev
+	$(TRT_VENV)/bin/pytest -m trt $(ARGS)
+
+$(TRT_VENV)/.stamp-trt: $(STAMP)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$(TRT)" || { \
+	    echo "orinspect: $(TRT) cannot be installed from the package index in use; it is on pypi.org for Linux on x86-64."; \
+	    exit 1; }
+	@touch $@
+
 # INT8 and float of the shipped checkpoint, in turns; other bundles: orinspect bench --help
 bench: bundle/manifest.json bundle-float/manifest.json
 	$(BIN)/orinspect bench bundle --against bundle-float $(ARGS)
+	$(MAKE) --no-print-directory bench-real
+
+# Qwen3-VL 2B with random weights: needs 15 GB of disk, 10 GB of memory, about 20 minutes; others: docs/real-size.md
+bench-real: $(STAMP)
+	$(BIN)/python -m orinspect.examples.real_size.measure --json runs/real-size.json $(REAL_SIZE)
 
 wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

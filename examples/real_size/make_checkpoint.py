@@ -93,7 +93,12 @@ def sliced(
     for name, value in wanted.items():
         if value is not None and not 1 <= value <= getattr(sizes, name):
             raise ValueError(f"{name} must lie within 1..{getattr(sizes, name)}, got {value}")
-    cut = replace(sizes, **{name: value for name, value in wanted.items() if value is not None})
+    cut = replace(
+        sizes,
+        layers=layers or sizes.layers,
+        vision_depth=vision_depth or sizes.vision_depth,
+        vocab=vocab or sizes.vocab,
+    )
     taps = min(len(sizes.deepstack), cut.layers, cut.vision_depth)
     if cut.vision_depth == sizes.vision_depth and taps == len(sizes.deepstack):
         return cut
@@ -141,8 +146,8 @@ def write_checkpoint(
                     done += piece.nbytes
                     progress(file, done, total)
     if len(shards) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        _write_json(folder / "model.safetensors.index.json", index)
+        listed = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        _write_json(folder / "model.safetensors.index.json", listed)
     return folder
 
 
