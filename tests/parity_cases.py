@@ -61,6 +61,28 @@ CASES = {
         (6, 4),
         {"number_type": "float32", "shards": 3},
     ),
+    # The 8B's encoder in small: 27 blocks, heads of 72, an untied head; taps beyond the first layers.
+    "deep": Case(
+        TinySizes(
+            heads=4,
+            kv_heads=1,
+            layers=4,
+            is_head_tied=False,
+            vision_hidden=144,
+            vision_depth=27,
+            vision_heads=2,
+            vision_intermediate=160,
+            position_side=48,
+            deepstack=(8, 16, 24),
+        ),
+        (4, 10),
+        {"shards": 2},
+    ),
+    # As many taps as layers, and one tap only.
+    "tapped": Case(
+        TinySizes(layers=4, heads=2, kv_heads=2, vision_depth=6, deepstack=(0, 5, 2, 3)), (2, 12)
+    ),
+    "one-tap": Case(TinySizes(layers=2, deepstack=(2,)), (10, 2), {"number_type": "float32"}),
 }
 
 

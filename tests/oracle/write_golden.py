@@ -1,11 +1,12 @@
 """Writes tests/golden/parity-*.npz: what transformers answers on the cases, for tests that have no torch.
 
-After a change of the cases, where torch is: python -m orinspect.tests.oracle.write_golden
+After a change of the cases, where torch is: python -m orinspect.tests.oracle.write_golden [CASE...]
 Prints how far our graphs are from it.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def main() -> None:
     """One file a case: image tokens, DeepStack, logits (every n-th column), 64 greedy tokens, positions."""
     GOLDEN.mkdir(exist_ok=True)
     for name, case in CASES.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             checkpoint, files = case.written(Path(folder))
             ours, theirs = FloatPipeline(files), TransformersModel(checkpoint, case.grid_hw)
