@@ -138,7 +138,7 @@ def _add_inspect(commands: Any) -> None:
         "orinspect inspect bundle part.jpg --template golden.jpg --json",
         in_json="the report on one line", on_bundle=True,
     )
-    command.add_argument("image", type=Path, metavar="IMAGE", help="picture of the part")
+    command.add_argument("image", type=Path, metavar="IMAGE", help="picture of the part, or the folder of a clip")
     command.add_argument("--template", type=Path, help="picture of a good part, taken the same way")
     command.add_argument("--recipe", metavar="ID", help="recipe of the bundle (its only one)")
 

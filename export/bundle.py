@@ -123,7 +123,12 @@ def predicted_memory_bytes(folder: Path, shape: ModelShape, compiled: Sequence[C
     graphs = sum(path.stat().st_size for path in folder.glob("*.onnx*"))
     embeddings = (folder / "embeddings.npy").stat().st_size
     longest = max(
-        len(one.prefix_ids) + shape.tokens + len(one.suffix_ids) + one.recipe.token_budget for one in compiled
+        len(one.prefix_ids)
+        + one.recipe.pictures * shape.tokens
+        + sum(map(len, one.between_ids))
+        + len(one.suffix_ids)
+        + one.recipe.token_budget
+        for one in compiled
     )
     past = 4 * DECODER_ROWS * shape.layers * 2 * shape.kv_heads * longest * shape.head_dim
     scores = (

@@ -20,12 +20,13 @@ from typing import Protocol
 
 from .bell import Bell
 from .capture.clock import SystemClock, boot_id
+from .capture.folder import pairs_in_folder
 from .capture.frame import Frame, camera_from_source, read_picture
 from .capture.process import ProcessCamera
 from .config import InspectionConfig, ServiceConfig
 from .deliver.outbox import Outbox
 from .deliver.publisher import Publisher, StationState
-from .errors import DeliveryError, EngineError, OrinspectError, PictureError
+from .errors import DeliveryError, EngineError, OrinspectError, PictureError, RecipeError
 from .infer.bundle import Bundle
 from .infer.inspector import Inspection, Inspector
 from .judge.assessment import (
@@ -62,6 +63,7 @@ class Inspects(Protocol):
 def inspector_from_config(config: InspectionConfig) -> Iterator[tuple[Inspects, BundleIdentity]]:
     """The bundle's engines, open for one recipe."""
     bundle = Bundle.open(config.bundle)
+    _check_frames(bundle.recipe(config.recipe).recipe)
     with Inspector(bundle, config.recipe, config.threads) as inspector:
         yield inspector, _identity(bundle)
 
@@ -119,10 +121,16 @@ def inspect_pictures(
     threads: int = 2,
     clock: SystemClock | None = None,
 ) -> Report:
-    """One picture (and its golden template) by hand: the report that the service would publish."""
+    """One picture (and its golden template) by hand: the report that the service would publish.
+
+    `image` may be a folder of pictures in natural order: the frames of one clip.
+    """
     clock = clock or SystemClock()
+    paths = [part for part, _ in pairs_in_folder(Path(image))] if Path(image).is_dir() else [Path(image)]
+    *earlier, last = (read_picture(path) for path in paths)
     frame = Frame(
-        image=read_picture(image),
+        image=last,
+        earlier=tuple(earlier),
         template=None if template is None else read_picture(template),
         sequence=1,
         captured_at=clock.unix_s(),
@@ -281,6 +289,15 @@ class _Line:
             trigger, sequence, self._setup, created_at=now, reason_code=code, why=why
         )
         return report.to_json()
+
+
+def _check_frames(recipe: Recipe) -> None:
+    """RecipeError for a recipe whose parts a camera of single frames cannot give."""
+    if recipe.mode == "clip":
+        raise RecipeError(
+            f"recipe {recipe.id}: mode 'clip' takes {recipe.clip.frames} frames a part, the service's cameras"
+            " give one; use `orinspect inspect BUNDLE FOLDER` for clips"
+        )
 
 
 def _identity(bundle: Bundle) -> BundleIdentity:
