@@ -117,7 +117,8 @@ class Decoder:
         self._shape, self._compiled, self._guide = shape, recipe, recipe.guide
         self._embeddings, self._decoder, self._head = embeddings, decoder, head
         self._clock, self._select = clock, select
-        self._max_rows = rows_a_call(recipe, shape) if max_rows is None else max_rows
+        most = rows_a_call(recipe, shape) if max_rows is None else max_rows
+        self._max_rows = min(most, most_rows_of(decoder))
         self._suffix = self._embedded(recipe.suffix_ids)
         self._between = [self._embedded(ids) for ids in recipe.between_ids]
 

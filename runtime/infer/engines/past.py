@@ -89,7 +89,7 @@ class PastBuffer:
     @property
     def slots(self) -> int:
         """Columns of the view."""
-        return self.view.shape[4]
+        return int(self.view.shape[4])
 
     def step(self, engine: Engine, feeds: Mapping[str, FloatArray], counts: Sequence[int]) -> FloatArray:
         """One decoder call over this past; hidden [rows, K, H]."""

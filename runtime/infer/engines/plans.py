@@ -1,11 +1,11 @@
 """The TensorRT engines of a bundle on disk: which there are, which are in use, and whether they fit.
 
     <bundle>.engines/            beside the bundle, which itself never changes
-        current                  the key of the set in use; replaced in one step
-        <key>/built.json         what the set was made from, size and SHA-256 of every plan
-        <key>/decoder.1of2.plan  ...
-        <key>.building/          a set under way; what is finished in it is kept
-        timing.cache             measured kernels, kept for the next build
+        current                    the name of the set in use; replaced in one step
+        <key>-1/built.json         what the set was made from, size and SHA-256 of every plan
+        <key>-1/decoder.1of2.plan  ...
+        <key>.building/            a set under way; what is finished in it is kept
+        timing.cache               measured kernels, kept for the next build
 
 The key is a hash over model, TensorRT, CUDA, L4T, compute capability, shapes and parts: a set under another
 key is never loaded. `jetson/engines.py` writes all this; here it is read.
@@ -138,8 +138,8 @@ def current_set(folder: Path) -> PlanSet:
         key = (folder / CURRENT).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise EngineError(f"{folder} has no engines ({error.strerror}); {BUILD_AGAIN}") from error
-    if not re.fullmatch(r"[0-9a-f]{16}", key):
-        raise EngineError(f"{folder / CURRENT} holds {key!r}, which is no key; {BUILD_AGAIN}")
+    if not re.fullmatch(r"[0-9a-f]{16}-\d+", key):
+        raise EngineError(f"{folder / CURRENT} holds {key!r}, which names no set; {BUILD_AGAIN}")
     return PlanSet.read(folder / key)
 
 

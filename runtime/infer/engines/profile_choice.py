@@ -77,16 +77,16 @@ class ComponentPlan:
         known = ", ".join(map(str, sorted(self.parts)))
         raise BundleError(f"{self.name} can be built in {known} parts, not in {parts}; give one of these")
 
-    def profiles(self, inputs: Iterable[str], layers: int | None = None) -> tuple[Profile, ...]:
-        """The profiles of a graph that has these inputs, and `layers` layers of the decoder."""
-        present = set(inputs)
+    def profiles(self, inputs: Iterable[str] | None, layers: int | None = None) -> tuple[Profile, ...]:
+        """The profiles of a graph that has these inputs (None: all), and `layers` layers of the decoder."""
+        present = None if inputs is None else set(inputs)
         return tuple(
             Profile(
                 str(entry["name"]),
                 {
                     name: Range(*(_dims(values[key], layers) for key in ("min", "opt", "max")))
                     for name, values in entry["inputs"].items()
-                    if name in present
+                    if present is None or name in present
                 },
             )
             for entry in self.table

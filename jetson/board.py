@@ -1,0 +1,42 @@
+"""What the board itself says: its name and how much memory is free."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..runtime.errors import EngineError
+
+MEMINFO = Path("/proc/meminfo")
+MODEL = Path("/proc/device-tree/model")
+
+
+@dataclass(frozen=True)
+class BoardMemory:
+    """Memory in bytes; on a Jetson the GPU's too. `available`: what a new program gets without swapping."""
+
+    total: int
+    available: int
+
+
+def memory_from_text(text: str) -> BoardMemory:
+    """The memory of a /proc/meminfo; EngineError when it does not say."""
+    sizes = {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+    try:
+        return BoardMemory(sizes["MemTotal"], sizes["MemAvailable"])
+    except KeyError as error:
+        raise EngineError(f"{MEMINFO} says nothing of {error}; Linux 3.14 or newer is needed") from error
+
+
+def memory_of_this_board(place: Path = MEMINFO) -> BoardMemory:
+    """The memory now."""
+    return memory_from_text(place.read_text(encoding="ascii"))
+
+
+def name_of_this_board(place: Path = MODEL) -> str:
+    """As the device tree has it, `NVIDIA Jetson Orin Nano ...`; empty on any other machine."""
+    try:
+        return place.read_text(encoding="utf-8").strip("\0 \n")
+    except OSError:
+        return ""
