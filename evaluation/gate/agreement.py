@@ -67,6 +67,11 @@ class FloatPath:
         self._taken: list[_Taken] = []
         self._seen: list[Logits] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether float had nothing to decide."""
+        return not self._taken
+
     def begin(self, part: int) -> None:
         """The next choices are those of this part."""
         self._part = part

@@ -25,12 +25,13 @@ _KV_TOKENS = 4  # axis of the tokens in new_kv [B, layers, 2, kv heads, K, head_
 class ComponentError:
     """A component's worst output over all feeds.
 
-    `cosine` and `max_abs_error` over all values together, `scale` the float output's root mean square: an
-    error of many times the scale in a few values leaves the cosine near 1.
+    `cosine` and `relative_error` (|INT8 - float| / |float|) over all values together; `scale` is the float
+    output's root mean square, as a `max_abs_error` of many times the scale in a few values leaves both good.
     """
 
     output: str
     cosine: float
+    relative_error: float
     max_abs_error: float
     scale: float
     feeds: int
@@ -81,12 +82,12 @@ class Differences:
 
     def error(self) -> ComponentError | None:
         """The worst output; None when the component never ran."""
-        errors = [
-            ComponentError(
-                name, _cosine(total), float(total[3]), float(np.sqrt(total[1] / max(total[4], 1))), self.feeds
-            )
-            for name, total in self._sums.items()
-        ]
+        errors = []
+        for name, total in self._sums.items():
+            dot, left, right, largest, values = (float(value) for value in total)
+            relative = (max(left - 2 * dot + right, 0.0) / left) ** 0.5 if left else float(right > 0)
+            scale = (left / max(values, 1.0)) ** 0.5
+            errors.append(ComponentError(name, _cosine(total), relative, largest, scale, self.feeds))
         return min(errors, key=lambda error: error.cosine, default=None)
 
 

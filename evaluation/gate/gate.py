@@ -2,7 +2,8 @@
 
 Each set of pictures is inspected three times, all with the real inspector: by float, whose every engine call
 INT8 sees too (`differences.py`); by INT8 as it will run, for F; and by INT8 led along float's answers
-(`agreement.py`), on the tiles that float's dense head chose.
+(`agreement.py`), on the tiles that float's dense head chose. Where it chose none, float and INT8 are asked
+about every tile, so that no decoder passes unseen.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ...calibration.choice import LinearChoice
 from ...runtime.infer.bundle import Bundle
 from ...runtime.infer.engines.engine import Engine, FloatArray, engine_from_bundle
 from ...runtime.infer.inspector import DETECTORS, Inspector
-from ...runtime.recipe import Accuracy, Recipe
+from ...runtime.recipe import Accuracy
 from ..datasets import Row
 from ..evaluate import EvaluatedPart, inspected_parts
 from .agreement import Agreement, FloatPath
@@ -137,54 +138,75 @@ def gate(
     return GateReport(recipe_id, recipe.accuracy, reports, failed, at_fault)
 
 
-def _ignore(part: int) -> None:
-    """Of a run that nobody follows."""
+class _Watched:
+    """One set of pictures under way: float's path, float's dense votes, and every component's differences."""
+
+    def __init__(self, run: _Run, name: str, rows: Sequence[Row]) -> None:
+        self._run, self._name, self._rows = run, name, rows
+        self.path = FloatPath()
+        self.differences: dict[str, Differences] = {}
+        self._dense: list[dict[str, FloatArray]] = []
+        self._detectors: tuple[str, ...] = DETECTORS if "attributes" in run.exact.components else ("words",)
+
+    def float_parts(self) -> list[EvaluatedPart]:
+        """Float inspects; INT8 sees every call."""
+        return self._inspected(
+            self._run.exact, "float", self._detectors, open_engine=self._beside_int8, select=self.path.taking
+        )
+
+    def int8_parts(self) -> list[EvaluatedPart]:
+        """INT8 inspects as it will on the device."""
+        return self._inspected(self._run.int8, "INT8", self._detectors)
+
+    def lead_int8(self) -> None:
+        """INT8 goes along float's path; along every tile where float's dense head sent none to the words."""
+        detectors = self._detectors
+        if self.path.is_empty:
+            detectors = ("words",)
+            self._inspected(
+                self._run.exact, "tiles", detectors, open_engine=self._beside_int8, select=self.path.taking
+            )
+        self._inspected(
+            self._run.int8, "tokens", detectors, open_engine=self._with_dense, select=self.path.leading
+        )
+
+    def _inspected(
+        self, bundle: Bundle, what: str, detectors: tuple[str, ...], **seams: Any
+    ) -> list[EvaluatedPart]:
+        def step(done: int, total: int, _: str) -> None:
+            self.path.begin(done)
+            self._run.say(f"{self._name} pictures: {what}", done, total)
+
+        self.path.begin(0)
+        with Inspector(bundle, self._run.recipe_id, self._run.threads, detectors, **seams) as inspector:
+            return inspected_parts(inspector, self._rows, step)
+
+    def _beside_int8(self, bundle: Bundle, component: str, **options: Any) -> Engine:
+        measured = engine_from_bundle(self._run.int8, component, **options)
+        own = self.differences.setdefault(component, Differences())
+        engine = ComparedEngine(self._run.open_float(bundle, component, **options), measured, own)
+        return RememberedEngine(engine, self._dense) if component == "attributes" else engine
+
+    def _with_dense(self, bundle: Bundle, component: str, **options: Any) -> Engine:
+        """INT8's engines, but float's votes, so that both decode the same tiles."""
+        if component == "attributes":
+            return ReplayedEngine(self._dense)
+        return engine_from_bundle(bundle, component, **options)
 
 
 def _report(run: _Run, name: str, rows: Sequence[Row]) -> PictureReport:
-    path, dense = FloatPath(), list[dict[str, FloatArray]]()
-    differences: dict[str, Differences] = {}
-
-    def beside_int8(bundle: Bundle, component: str, **options: Any) -> Engine:
-        measured = engine_from_bundle(run.int8, component, **options)
-        own = differences.setdefault(component, Differences())
-        engine: Engine = ComparedEngine(run.open_float(bundle, component, **options), measured, own)
-        return RememberedEngine(engine, dense) if component == "attributes" else engine
-
-    def with_floats_dense(bundle: Bundle, component: str, **options: Any) -> Engine:
-        return (
-            ReplayedEngine(dense)
-            if component == "attributes"
-            else engine_from_bundle(bundle, component, **options)
-        )
-
-    detectors = DETECTORS if "attributes" in run.exact.components else ("words",)
-
-    def inspected(bundle: Bundle, what: str, on_part: Callable[[int], None] = _ignore, **seams: Any) -> Any:
-        def step(done: int, total: int, _: str) -> None:
-            on_part(done)
-            run.say(f"{name} pictures: {what}", done, total)
-
-        on_part(0)
-        with Inspector(bundle, run.recipe_id, run.threads, detectors, **seams) as inspector:
-            return inspector.recipe, inspected_parts(inspector, rows, step)
-
-    recipe: Recipe
-    exact: list[EvaluatedPart]
-    recipe, exact = inspected(
-        run.exact, "float", path.begin, open_engine=beside_int8, select=path.taking
-    )
-    _, int8 = inspected(run.int8, "INT8")
-    inspected(run.int8, "tokens", path.begin, open_engine=with_floats_dense, select=path.leading)
-    for component, own in differences.items():
+    watched = _Watched(run, name, rows)
+    exact, int8 = watched.float_parts(), watched.int8_parts()
+    watched.lead_int8()
+    for component, own in watched.differences.items():
         kept = [*run.worst.get(component, []), *own.worst]
         run.worst[component] = sorted(kept, key=lambda feed: feed.cosine)[: len(own.worst)]
-    errors = {component: own.error() for component, own in differences.items()}
+    errors = {component: own.error() for component, own in watched.differences.items()}
     return PictureReport(
         len(rows),
         {component: error for component, error in errors.items() if error is not None},
-        path.agreement(),
-        f_change(exact, int8, recipe.types),
+        watched.path.agreement(),
+        f_change(exact, int8, run.exact.recipe(run.recipe_id).recipe.types),
     )
 
 

@@ -19,6 +19,7 @@ def gate_tables(report: Mapping[str, Any]) -> list[Table]:
     for component in dict.fromkeys(key for one in pictures.values() for key in one["components"]):
         errors = [one["components"].get(component) for one in pictures.values()]
         measures.add_row(f"{component}: cosine", *(_cell(error, "cosine", ".5f") for error in errors))
+        measures.add_row("  relative error", *(_cell(error, "relative_error", ".4f") for error in errors))
         measures.add_row("  largest error", *(_cell(error, "max_abs_error", ".4f") for error in errors))
         measures.add_row("  of a scale of", *(_cell(error, "scale", ".4f") for error in errors))
     tokens = [one["tokens"] for one in pictures.values()]

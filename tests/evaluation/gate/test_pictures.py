@@ -1,0 +1,42 @@
+"""Pictures of the gate: calibration and validation never share one, held-out boards never come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orinspect.evaluation.datasets import VALIDATION_BOARDS, rows_from_source
+from orinspect.evaluation.gate.pictures import gate_rows
+from orinspect.runtime.errors import DataSetError
+from orinspect.tests.evaluation.small_data_set import write_deeppcb
+
+SCENES = "scenes:pcb?seed=77&parts=6&style=grey"
+BOARDS = {"group00041": 2, "group20085": 3, "group92000": 1}
+
+
+def test_scenes_are_validated_on_other_scenes_of_the_same_kind() -> None:
+    used = {row.name for row in rows_from_source(SCENES)[:4]}
+    rows = gate_rows(SCENES, used, parts=3)
+    assert [row.name for row in rows.calibration] == [f"scenes-77-000{i}" for i in (0, 2, 3)]
+    assert rows.validation_source == "scenes:pcb?seed=40077&parts=3&style=grey"
+    assert [row.name for row in rows.validation] == [f"scenes-40077-000{i}" for i in range(3)]
+
+
+def test_a_folder_is_validated_on_what_calibration_left(tmp_path: Path) -> None:
+    folder = write_deeppcb(tmp_path, BOARDS)
+    names = [row.name for row in rows_from_source(str(folder), split="train")]
+    rows = gate_rows(str(folder), names[:1])
+    assert [row.name for row in rows.calibration] == names[:1]
+    assert [row.name for row in rows.validation] == names[1:]
+    groups = {row.group for row in (*rows.calibration, *rows.validation)}
+    assert groups and not groups & set(VALIDATION_BOARDS)
+
+
+def test_a_folder_used_up_asks_for_another_source(tmp_path: Path) -> None:
+    folder = str(write_deeppcb(tmp_path, BOARDS))
+    names = [row.name for row in rows_from_source(folder, split="train")]
+    with pytest.raises(DataSetError, match=r"used all of its \d+ parts, .* --validation"):
+        gate_rows(folder, names)
+    rows = gate_rows(folder, names, validation=SCENES)
+    assert len(rows.validation) == 6 and rows.validation_source == SCENES
