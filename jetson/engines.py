@@ -142,7 +142,7 @@ def _built_set(
                 bundle.path / work.graph,
                 empty.folder / work.plan,
                 work.component.profiles(None, work.layers),
-                folder / TIMING,
+                folder / TIMING if compute_capability is None else None,
                 WORKSPACE_BYTES,
                 compute_capability,
             )
