@@ -48,11 +48,17 @@ class CameraConfig:
 
 @dataclass(frozen=True)
 class InspectionConfig:
-    """[inspection]: the bundle, which of its recipes, and the CPU threads of one engine call."""
+    """[inspection]: the bundle, which of its recipes, and what runs it.
+
+    backend: `onnxruntime` on the CPU with `threads` a call, or `tensorrt` with the engines that
+    `orinspect engines build` put into the folder `engines`, by default the one beside the bundle.
+    """
 
     bundle: Path
     recipe: str | None = None
     threads: int = 2
+    backend: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
+    engines: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,6 @@ from .report import BundleIdentity, ClockReading, Identity, Part, Report, View
 from .uuid7 import result_id_from
 
 EXIT_ENGINE = 70  # EX_SOFTWARE: an engine failed; the process must be replaced, not the frame
-BACKEND = "onnxruntime"
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +63,10 @@ def inspector_from_config(config: InspectionConfig) -> Iterator[tuple[Inspects, 
     """The bundle's engines, open for one recipe."""
     bundle = Bundle.open(config.bundle)
     _check_frames(bundle.recipe(config.recipe).recipe)
-    with Inspector(bundle, config.recipe, config.threads) as inspector:
-        yield inspector, _identity(bundle)
+    with Inspector(
+        bundle, config.recipe, config.threads, backend=config.backend, plans=config.engines
+    ) as inspector:
+        yield inspector, _identity(bundle, config.backend)
 
 
 def run_service(
@@ -149,7 +150,7 @@ def inspect_pictures(
             boot_id=boot_id(),
             recipe=inspector.recipe,
             configuration=Identity("by-hand", None, hashlib.sha256(b"").hexdigest()),  # there is none
-            bundle=_identity(opened),
+            bundle=_identity(opened, "onnxruntime"),
         )
         trigger = _accepted(frame, setup, clock, Part(frame.part_id, setup.recipe.product), View("picture"))
         return _report(frame, trigger, 1, inspector, setup, clock)
@@ -300,9 +301,9 @@ def _check_frames(recipe: Recipe) -> None:
         )
 
 
-def _identity(bundle: Bundle) -> BundleIdentity:
+def _identity(bundle: Bundle, backend: str) -> BundleIdentity:
     """The bundle as the report names it."""
-    return BundleIdentity(bundle.id, bundle.sha256, bundle.precision, BACKEND)
+    return BundleIdentity(bundle.id, bundle.sha256, bundle.precision, backend)
 
 
 def _accepted(frame: Frame, setup: Setup, clock: SystemClock, part: Part, view: View) -> Trigger:
