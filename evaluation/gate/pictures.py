@@ -33,17 +33,19 @@ def gate_rows(
     validation: str | None = None,
     parts: int = GATE_PARTS,
     box_margin_px: int = 10,
+    clip_frames: int = 1,
 ) -> GateRows:
     """At most `parts` rows of each kind, evenly spread; `used` are the names of the rows of calibration.
 
-    Validation is `validation` where it is given, other scenes where the source is scenes, else the rows of a
-    folder that calibration left; the boards that a DeepPCB folder holds out for scoring are never among them.
+    Validation is `validation` where it is given, as many other scenes where the source is scenes, else the
+    rows of a folder that calibration left; the boards that a DeepPCB folder holds out for scoring are never among them.
     DataSetError when nothing is left.
     """
-    rows = _rows(source, box_margin_px)
+    rows = _rows(source, box_margin_px, clip_frames)
     calibration = [row for row in rows if row.name in used]
-    where = validation or (_other_scenes(source, parts) if source.startswith(SCENE_PREFIX) else source)
-    others = rows if where == source else _rows(where, box_margin_px)
+    is_scenes = source.startswith(SCENE_PREFIX)
+    where = validation or (_other_scenes(source, min(parts, len(rows))) if is_scenes else source)
+    others = rows if where == source else _rows(where, box_margin_px, clip_frames)
     left = [row for row in others if row.name not in used or where != source]
     if not left:
         raise DataSetError(
@@ -60,9 +62,15 @@ def spread(rows: Sequence[Row], most: int) -> list[Row]:
     return [rows[int(index)] for index in np.linspace(0, len(rows) - 1, most).round()]
 
 
-def _rows(source: str, box_margin_px: int) -> list[Row]:
+def _rows(source: str, box_margin_px: int, clip_frames: int) -> list[Row]:
     is_scenes = source.startswith(SCENE_PREFIX)
-    rows = rows_from_source(source, split=None if is_scenes else "train", box_margin_px=box_margin_px)
+    rows = rows_from_source(
+        source,
+        split=None if is_scenes else "train",
+        box_margin_px=box_margin_px,
+        unlabelled=True,
+        clip_frames=clip_frames,
+    )
     return [row for row in rows if is_scenes or row.group not in VALIDATION_BOARDS]
 
 

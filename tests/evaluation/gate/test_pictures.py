@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from orinspect.evaluation.datasets import VALIDATION_BOARDS, rows_from_source
@@ -40,3 +42,13 @@ def test_a_folder_used_up_asks_for_another_source(tmp_path: Path) -> None:
         gate_rows(folder, names)
     rows = gate_rows(folder, names, validation=SCENES)
     assert len(rows.validation) == 6 and rows.validation_source == SCENES
+
+
+def test_a_folder_of_plain_pictures_needs_no_labels(tmp_path: Path) -> None:
+    for index in range(5):
+        cv2.imwrite(str(tmp_path / f"part{index}.png"), np.full((32, 32), 40 * index, np.uint8))
+    rows = gate_rows(str(tmp_path), ["part0.png", "part3.png"])
+    assert [row.name for row in rows.validation] == ["part1.png", "part2.png", "part4.png"]
+    assert not rows.validation[0].read().truth
+    clips = gate_rows(str(tmp_path), ["part1.png"], clip_frames=2)
+    assert [row.name for row in clips.validation] == ["part3.png"]
