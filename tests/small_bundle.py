@@ -11,7 +11,7 @@ import numpy as np
 
 from orinspect.export.bundle import bundle_folder, write_manifest, write_recipe, write_vocabulary
 from orinspect.export.graph.graphs import graphs_from_checkpoint, shape_from_checkpoint
-from orinspect.export.prompt import prompt_ids, tokenizer_from_checkpoint
+from orinspect.export.prompt import between_ids, prompt_ids, tokenizer_from_checkpoint
 from orinspect.export.recipe_compile import compile_guide, vocabulary_from_guide
 from orinspect.runtime.infer.bundle import Bundle, CompiledRecipe
 from orinspect.runtime.infer.engines.engine import FloatArray
@@ -25,11 +25,17 @@ RECIPE = Path(__file__).parents[1] / "examples" / "reference" / "pcb-compare.tom
 
 
 def write_small_bundle(
-    folder: Path, recipe: Recipe | None = None, *, sizes: TinySizes | None = None, seed: int = 0
+    folder: Path,
+    recipe: Recipe | None = None,
+    *,
+    sizes: TinySizes | None = None,
+    seed: int = 0,
+    has_dense_head: bool = True,
 ) -> Bundle:
     """A bundle in `folder`/bundle for one recipe, the shipped one for None."""
     recipe = load_recipe(RECIPE) if recipe is None else recipe
-    checkpoint = write_tiny_checkpoint(folder / "checkpoint", sizes or TinySizes(), seed=seed)
+    dense = {} if has_dense_head else {"dense_types": ()}
+    checkpoint = write_tiny_checkpoint(folder / "checkpoint", sizes or TinySizes(), seed=seed, **dense)
     tokenizer = tokenizer_from_checkpoint(checkpoint)
     guide = compile_guide(tokenizer, recipe, proofs=50)
     vocabulary = vocabulary_from_guide(tokenizer, guide)
@@ -42,7 +48,15 @@ def write_small_bundle(
         write_recipe(
             place,
             CompiledRecipe(
-                recipe, guide, kv, tuple(prefix), tuple(suffix), (), position, guide.kept_ids, vocabulary
+                recipe,
+                guide,
+                kv,
+                tuple(prefix),
+                tuple(suffix),
+                between_ids(tokenizer, recipe),
+                position,
+                guide.kept_ids,
+                vocabulary,
             ),
         )
         write_vocabulary(place, vocabulary)
