@@ -28,8 +28,9 @@ from orinspect.runtime.errors import CheckpointError
 from orinspect.runtime.infer.sequence import mrope_cos_sin
 from orinspect.runtime.infer.shape import ModelShape
 from orinspect.tests.linear_graphs import attention_graph
-from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES, TinySizes, write_tiny_checkpoint
+from orinspect.tests.tiny_checkpoint import TinySizes, write_tiny_checkpoint
 
+REFERENCE = Path(__file__).parents[2] / "examples" / "reference" / "reference"
 Feed = dict[str, npt.NDArray[Any]]
 BATCH, NEW, PAST, FILLED = 2, 5, 16, 9
 COMPONENTS = ("vision", "attributes", "decoder", "head_schema")
@@ -41,7 +42,7 @@ def _graphs(folder: Path, sizes: TinySizes) -> GraphFiles:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> GraphFiles:
-    return _graphs(tmp_path_factory.mktemp("reference"), REFERENCE_SIZES)
+    return graphs_from_checkpoint(REFERENCE, tmp_path_factory.mktemp("reference"))
 
 
 @pytest.fixture(scope="module")
