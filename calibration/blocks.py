@@ -26,7 +26,7 @@ from .sessions import Array
 STREAM_IN, STREAM_OUT = "embeds", "hidden"
 """The residual stream at both ends of a decoder part: named as the ends of the whole decoder."""
 
-_PAST, _NEW = "past_kv", "new_kv"
+_PAST, NEW_ROWS = "past_kv", "new_kv"
 _LAYER = re.compile(r"(layers|blocks)\.(\d+)\.")
 _SHARED = -1  # place of what depends on no layer
 _SMALL_BYTES = 4096  # constants up to here may hold a shape
@@ -252,7 +252,7 @@ def _decoder_layers(cut: _Cut, first: int, last: int) -> onnx.ModelProto:
     for node in nodes:
         if node.name == "past.parts":
             node.output[:] = node.output[2 * first : 2 * last]
-        elif node.name == f"{_NEW}.joined":
+        elif node.name == f"{NEW_ROWS}.joined":
             node.input[:] = node.input[2 * first : 2 * last]
     read = {name for node in nodes for name in node.input}
     ends = {name: _with_layers(value, last - first) for name, value in (cut.given | cut.wanted).items()}
@@ -264,7 +264,7 @@ def _decoder_layers(cut: _Cut, first: int, last: int) -> onnx.ModelProto:
     name = cut.model.graph.name if last - first == cut.count else f"{cut.model.graph.name}.{first}to{last}"
     model = _extracted(cut.model, name, nodes, inputs, [ends[name] for name in cut.wanted])
     _narrow(model, "past.flat", cut.count, last - first)
-    _narrow(model, f"{_NEW}.rows", cut.count, last - first)
+    _narrow(model, f"{NEW_ROWS}.rows", cut.count, last - first)
     return model
 
 
@@ -273,14 +273,15 @@ def _new_rows_tail(cut: _Cut) -> list[onnx.NodeProto]:
     tail: list[onnx.NodeProto] = []
     made: set[str] = set()
     for node in cut.nodes:
-        if node.name == f"{_NEW}.joined" or made.intersection(node.input):
+        if node.name == f"{NEW_ROWS}.joined" or made.intersection(node.input):
             tail.append(onnx.NodeProto())
             tail[-1].CopyFrom(node)
             made.update(node.output)
-    if _NEW not in made or len(tail[0].input) != 2 * cut.count:
+    if NEW_ROWS not in made or len(tail[0].input) != 2 * cut.count:
         raise CheckpointError(
-            f"graph {cut.model.graph.name}: {_NEW} must come from one Concat {_NEW}.joined of {2 * cut.count}"
-            f" values, a key and a value of each layer; found {len(tail[0].input) if tail else 'none'}"
+            f"graph {cut.model.graph.name}: {NEW_ROWS} must come from one Concat {NEW_ROWS}.joined of"
+            f" {2 * cut.count} values, a key and a value of each layer; found"
+            f" {len(tail[0].input) if tail else 'none'}"
         )
     return tail
 
@@ -300,7 +301,7 @@ def _narrow(model: onnx.ModelProto, name: str, layers: int, kept: int) -> None:
 
 def _with_layers(value: onnx.ValueInfoProto, layers: int) -> onnx.ValueInfoProto:
     """A graph input or output; of past and new rows a copy with `layers` on axis 1."""
-    if value.name not in (_PAST, _NEW):
+    if value.name not in (_PAST, NEW_ROWS):
         return value
     copy = onnx.ValueInfoProto()
     copy.CopyFrom(value)

@@ -120,18 +120,25 @@ def probe_from_model(path: Path) -> Probe:
     Weights in external data are not loaded; a graph without linears is an error, for then the names are
     wrong.
     """
-    weights_inside = onnx.load(str(path), load_external_data=False)
-    linears = linears_of(weights_inside)
-    if not linears:
+    probe = probed(onnx.load(str(path), load_external_data=False), path.parent)
+    if not probe.linears:
         raise CheckpointError(
             f"{path.name}: no linear found; a linear is a MatMul node `name` with initialiser `name.weight`"
         )
-    given = {value.name for value in weights_inside.graph.input}
-    shown = {value.name for value in weights_inside.graph.output}
+    return probe
+
+
+def probed(model: onnx.ModelProto, folder: Path) -> Probe:
+    """`probe_from_model` of a model in memory, which stays as it is; it may have no linear."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    linears = linears_of(model)
+    given = {value.name for value in model.graph.input}
+    shown = {value.name for value in model.graph.output}
     tensors = tuple(name for name in linears_by_input(linears) if name not in given)
-    weights_inside.graph.output.extend(
+    copy.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         for name in tensors
         if name not in shown
     )
-    return Probe(weights_inside.SerializeToString(), path.parent, linears, tensors)
+    return Probe(copy.SerializeToString(), folder, linears, tensors)

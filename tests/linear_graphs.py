@@ -63,6 +63,42 @@ def attention_graph(hidden: int = 64, *, seed: int = 0) -> onnx.ModelProto:
     return _model(nodes, tensors, {"x": hidden}, {"y": hidden})
 
 
+def stacked_graph(
+    layers: int, hidden: int = 64, inner: int = 128, *, seed: int = 0, quiet: Floats | None = None
+) -> onnx.ModelProto:
+    """x [B, K, hidden] -> y: `layers` residual MLPs `layers.<i>.up`, `layers.<i>.down`.
+
+    With `quiet` [hidden] layer 0 does not see that direction of x and drops its residual: what it reads is
+    large, what it makes of it small, which INT8 of any kind does badly.
+    """
+    random = np.random.default_rng(seed)
+    tensors: list[onnx.TensorProto] = []
+    nodes: list[onnx.NodeProto] = []
+
+    def node(operator: str, inputs: list[str], name: str) -> str:
+        nodes.append(helper.make_node(operator, inputs, [f"{name}.out"], name=name))
+        return f"{name}.out"
+
+    def linear(name: str, source: str, inputs: int, outputs: int) -> str:
+        weight = random.normal(0, inputs**-0.5, (inputs, outputs)).astype(np.float32)
+        if quiet is not None and name == "layers.0.up":
+            unit = quiet / np.linalg.norm(quiet)
+            weight -= np.outer(unit, unit @ weight)
+        tensors.append(numpy_helper.from_array(weight, f"{name}.weight"))
+        return node("MatMul", [source, f"{name}.weight"], name)
+
+    stream = "x"
+    for index in range(layers):
+        name = f"layers.{index}"
+        wide = linear(f"{name}.up", stream, hidden, inner)
+        active = node("Tanh", [wide], f"{name}.act")
+        down = linear(f"{name}.down", active, inner, hidden)
+        residual = [down, down] if quiet is not None and index == 0 else [stream, down]
+        stream = node("Add", residual, f"{name}.residual")
+    nodes.append(helper.make_node("Identity", [stream], ["y"], name="output.y"))
+    return _model(nodes, tensors, {"x": hidden}, {"y": hidden})
+
+
 def _model(
     nodes: list[onnx.NodeProto],
     tensors: list[onnx.TensorProto],

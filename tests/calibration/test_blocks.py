@@ -19,12 +19,9 @@ from orinspect.export.graph import onnx_graph
 from orinspect.export.graph.graphs import GraphFiles, graphs_from_checkpoint
 from orinspect.runtime.errors import CheckpointError, EngineError
 from orinspect.runtime.infer.engines.onnxruntime_engine import OnnxruntimeEngine
-from orinspect.runtime.infer.sequence import mask_for, mrope_cos_sin
-from orinspect.runtime.infer.shape import ModelShape
+from orinspect.tests.decoder_inputs import ROWS, decoder_inputs
 from orinspect.tests.linear_graphs import attention_graph, per_row_choices, saved
 from orinspect.tests.parity_cases import CASES
-
-ROWS, COLUMNS, PAST = 3, 7, 5
 
 
 @dataclass(frozen=True)
@@ -36,30 +33,13 @@ class Graphs:
         return self.files.vision if component == "vision" else self.files.decoder
 
 
-def _decoder_inputs(shape: ModelShape, seed: int = 3) -> dict[str, Array]:
-    """A ragged batch behind a past: the second row has fewer tokens and fewer past slots."""
-    draw = np.random.default_rng(seed)
-    positions = np.broadcast_to(PAST + np.arange(COLUMNS), (ROWS, 3, COLUMNS))
-    cos, sin = mrope_cos_sin(positions, shape)
-    return {
-        "embeds": draw.normal(0, 1, (ROWS, COLUMNS, shape.hidden)).astype(np.float32),
-        "deepstack": draw.normal(0, 1, (ROWS, len(shape.deepstack), COLUMNS, shape.hidden)).astype(
-            np.float32
-        ),
-        "cos": cos,
-        "sin": sin,
-        "past_kv": draw.normal(0, 1, shape.past_kv_shape(ROWS, PAST)).astype(np.float32),
-        "mask": mask_for([PAST, PAST - 2, PAST], [COLUMNS, COLUMNS - 3, COLUMNS], PAST, COLUMNS),
-    }
-
-
 @pytest.fixture(scope="module", params=CASES)
 def graphs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Graphs:
     _, files = CASES[request.param].written(tmp_path_factory.mktemp(request.param))
     shape = files.shape
     patches = np.random.default_rng(1).uniform(-1, 1, (ROWS, shape.patches, shape.patch_features))
     return Graphs(
-        files, {"vision": {"patches": patches.astype(np.float32)}, "decoder": _decoder_inputs(shape)}
+        files, {"vision": {"patches": patches.astype(np.float32)}, "decoder": decoder_inputs(shape)}
     )
 
 
@@ -130,10 +110,10 @@ def test_the_chain_of_decoder_parts_is_the_whole_decoder(graphs: Graphs, flavour
 
 def test_a_part_declares_its_layers(graphs: Graphs) -> None:
     shape = graphs.files.shape
-    part = decoder_part(onnx.load(str(graphs.files.decoder)), shape, 1, 3)
+    part = decoder_part(onnx.load(str(graphs.files.decoder)), shape, 1, shape.layers)
     values = {value.name: value for value in (*part.graph.input, *part.graph.output)}
     for name in ("past_kv", "new_kv"):
-        assert values[name].type.tensor_type.shape.dim[1].dim_value == 2
+        assert values[name].type.tensor_type.shape.dim[1].dim_value == shape.layers - 1
     names = [value.name for value in part.graph.input if value.name != "deepstack"]
     assert names == ["embeds", "cos", "sin", "past_kv", "mask"]
 
@@ -152,7 +132,7 @@ def test_external_weights_are_found_from_a_block(tmp_path: Path, monkeypatch: py
     checkpoint, _ = CASES["grouped"].written(tmp_path)
     files = graphs_from_checkpoint(checkpoint, tmp_path / "external", grid_hw=CASES["grouped"].grid_hw)
     assert files.decoder.with_name("decoder.onnx.data").exists()
-    inputs = _decoder_inputs(files.shape)
+    inputs = decoder_inputs(files.shape)
     with Session(files.decoder, threads=1) as whole, StreamedEngine(files.decoder, threads=1) as chain:
         _same(whole.run(inputs), chain.run(inputs))
 
