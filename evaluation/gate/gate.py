@@ -1,5 +1,7 @@
 """Float and INT8 bundles of one checkpoint over the same pictures: what INT8 loses, kept apart by pictures.
 
+A float16 bundle is judged in the same way.
+
 Each set of pictures is inspected three times, all with the real inspector: by float, whose every engine call
 INT8 sees too (`differences.py`); by INT8 as it will run, for F; and by INT8 led along float's answers
 (`agreement.py`), on the tiles that float's dense head chose. Where it chose none, float and INT8 are asked
@@ -65,6 +67,7 @@ class GateReport:
     """
 
     recipe: str
+    precision: str
     limits: Accuracy
     pictures: dict[str, PictureReport]
     failures: tuple[str, ...]
@@ -84,6 +87,7 @@ class GateReport:
         """Plain values for the manifest."""
         return {
             "recipe": self.recipe,
+            "precision": self.precision,
             "passed": self.passed,
             "limits": {
                 "min_cosine": self.limits.min_cosine,
@@ -135,7 +139,7 @@ def gate(
     if failed:
         graphs = {name: run.exact.graph(name) for name in choices}
         at_fault = culprits(graphs, choices, run.worst, threads=threads)
-    return GateReport(recipe_id, recipe.accuracy, reports, failed, at_fault)
+    return GateReport(recipe_id, run.int8.precision, recipe.accuracy, reports, failed, at_fault)
 
 
 class _Watched:

@@ -38,8 +38,8 @@ def gate_rows(
     """At most `parts` rows of each kind, evenly spread; `used` are the names of the rows of calibration.
 
     Validation is `validation` where it is given, as many other scenes where the source is scenes, else the
-    rows of a folder that calibration left; the boards that a DeepPCB folder holds out for scoring are never among them.
-    DataSetError when nothing is left.
+    rows of a folder that calibration left; the boards that a DeepPCB folder holds out for scoring are never
+    among them. DataSetError when nothing is left.
     """
     rows = _rows(source, box_margin_px, clip_frames)
     calibration = [row for row in rows if row.name in used]

@@ -12,7 +12,7 @@ def gate_tables(report: Mapping[str, Any]) -> list[Table]:
     """Components and tokens, then F per class; from `GateReport.to_json()` or the manifest's copy of it."""
     verdict = "passed" if report["passed"] else "FAILED"
     pictures = report["pictures"]
-    measures = Table(title=f"INT8 against float, recipe {report['recipe']}: {verdict}")
+    measures = Table(title=f"{report['precision']} against float32, recipe {report['recipe']}: {verdict}")
     measures.add_column("")
     for name, one in pictures.items():
         measures.add_column(f"{name} ({one['parts']})", justify="right")

@@ -53,6 +53,12 @@ def check(report: GateReport) -> None:
     """AccuracyError when a limit does not hold: what fails, which linears to keep float, and the commands."""
     if report.passed:
         return
+    failed = f"recipe {report.recipe}: {_spoken(report.precision)} is below the limits of [accuracy]:"
+    failed += f" {'; '.join(report.failures)};"
+    if report.precision != "int8":
+        raise AccuracyError(
+            f"{failed} see whether the pictures are those that the model knows, or take --precision float32"
+        )
     names = report.worst_linears[:NAMED]
     linears = ", ".join(
         f"{one.component}/{one.linear} ({one.mode}, error {one.error:.2f})" for one in report.culprits[:NAMED]
@@ -62,7 +68,8 @@ def check(report: GateReport) -> None:
         if names
         else "no linear stands out;"
     )
-    raise AccuracyError(
-        f"recipe {report.recipe}: INT8 is below the limits of [accuracy]: {'; '.join(report.failures)};"
-        f" {advice} or export all of it with --precision float16"
-    )
+    raise AccuracyError(f"{failed} {advice} or export all of it with --precision float16")
+
+
+def _spoken(precision: str) -> str:
+    return "INT8" if precision == "int8" else precision

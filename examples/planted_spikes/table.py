@@ -212,6 +212,11 @@ def main() -> None:
     if arguments.print:
         print(markdown(result))
         return
+    if RESULT.exists():  # of the same boards, a run over some plants replaces those
+        before = json.loads(RESULT.read_text(encoding="utf-8"))
+        if {**before, "plants": None} == {**result, "plants": None}:
+            cells = before["plants"] | result["plants"]
+            result["plants"] = {name: cells[name] for name in PLANTS if name in cells}
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(page_with(page, markdown(result)), encoding="utf-8")

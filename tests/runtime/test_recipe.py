@@ -87,6 +87,8 @@ def test_a_whole_number_may_stand_for_a_float(tmp_path: Path) -> None:
         ("[[defect]]", "[tiling]\nlevels = []\n[[defect]]", "tiling.levels holds 0"),
         ("[[defect]]", "[tiling]\nstride_px = 200\n[[defect]]", "tiles would leave gaps"),
         ("[[defect]]", "[thresholds]\npresence = 4\n[[defect]]", "thresholds.presence is 4.0"),
+        ("[[defect]]", "[accuracy]\nmax_f_loss = 5\n[[defect]]", "accuracy.max_f_loss is 5.0"),
+        ("[[defect]]", "[accuracy]\nmin_f = 0.9\n[[defect]]", "[accuracy]: unknown key 'min_f'"),
         ("[[defect]]", "[scale]\nmm_per_px = -1\n[[defect]]", "scale.mm_per_px is -1.0"),
         ('severity = "critical"', 'severity = "bad"', "severity is 'bad'"),
         ('type = "open"', 'type = ""', "must be a word"),

@@ -48,9 +48,9 @@ def test_one_answer_on_few_parts_is_no_proof() -> None:
     assert len(verdict(f={"change": -0.10, "resolution": 0.05})) == 1
 
 
-def report(failed: tuple[str, ...], culprits: tuple[Culprit, ...]) -> GateReport:
+def report(failed: tuple[str, ...], culprits: tuple[Culprit, ...], precision: str = "int8") -> GateReport:
     pictures = {"validation": PictureReport(4, {"decoder": GOOD}, TOKENS, F)}
-    return GateReport("pcb", LIMITS, pictures, failed, culprits)
+    return GateReport("pcb", precision, LIMITS, pictures, failed, culprits)
 
 
 def test_the_error_names_the_linears_and_the_commands() -> None:
@@ -69,6 +69,11 @@ def test_the_error_names_the_linears_and_the_commands() -> None:
 def test_without_a_culprit_the_fallback_remains() -> None:
     with pytest.raises(AccuracyError, match=r"no linear stands out; or export all of it with --precision"):
         check(report(("x",), ()))
+
+
+def test_float16_is_not_told_to_fall_back_to_itself() -> None:
+    with pytest.raises(AccuracyError, match=r"pcb: float16 is below .*: x; see .* --precision float32$"):
+        check(report(("x",), (), "float16"))
 
 
 def test_the_report_is_plain_json() -> None:
