@@ -34,8 +34,10 @@ def write_small_bundle(
 ) -> Bundle:
     """A bundle in `folder`/bundle for one recipe, the shipped one for None."""
     recipe = load_recipe(RECIPE) if recipe is None else recipe
-    dense = {} if has_dense_head else {"dense_types": ()}
-    checkpoint = write_tiny_checkpoint(folder / "checkpoint", sizes or TinySizes(), seed=seed, **dense)
+    types = load_recipe(RECIPE).types if has_dense_head else ()
+    checkpoint = write_tiny_checkpoint(
+        folder / "checkpoint", sizes or TinySizes(), seed=seed, dense_types=types
+    )
     tokenizer = tokenizer_from_checkpoint(checkpoint)
     guide = compile_guide(tokenizer, recipe, proofs=50)
     vocabulary = vocabulary_from_guide(tokenizer, guide)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -162,3 +163,29 @@ def test_a_folder_without_validation_boards_says_which_they_are(tmp_path: Path) 
 def test_scenes_take_no_split_and_no_list(tmp_path: Path) -> None:
     with pytest.raises(DataSetError, match="no list and no split"):
         rows_from_source("scenes:pcb?seed=1", split="train")
+
+
+def test_a_folder_without_a_list_is_read_only_where_labels_are_not_needed(tmp_path: Path) -> None:
+    for index in (2, 10, 1):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((8, 8), index, np.uint8))
+    with pytest.raises(DataSetError, match="does not exist; give --list"):
+        rows_from_source(str(tmp_path))
+    rows = rows_from_source(str(tmp_path), unlabelled=True)
+    assert [row.name for row in rows] == ["1.png", "2.png", "10.png"]
+    example = rows[1].read()
+    assert not example.is_labelled
+    assert np.array_equal(example.image, example.template)
+    (clip,) = rows_from_source(str(tmp_path), unlabelled=True, clip_frames=2)
+    frame = clip.read().frame(1)
+    assert (frame.earlier[0][0, 0], frame.image[0, 0]) == (1, 2)
+
+
+def test_a_folder_of_pairs_brings_its_templates(tmp_path: Path) -> None:
+    for name, grey in (("a_test", 1), ("a_temp", 2)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((8, 8), grey, np.uint8))
+    (row,) = rows_from_source(str(tmp_path), unlabelled=True)
+    example = row.read()
+    assert (example.image[0, 0], example.template[0, 0]) == (1, 2)
+    cv2.imwrite(str(tmp_path / "a_temp.png"), np.zeros((9, 9), np.uint8))
+    with pytest.raises(DataSetError, match="give pictures of one size"):
+        row.read()
