@@ -29,11 +29,17 @@ def write_device_bundle(folder: Path, *, sizes: TinySizes | None = None, seed: i
     for name in names:
         path = small.path / f"{name}.onnx"
         choices = [
-            LinearChoice(one.name, one.input, "per_row", None, None, None, 0.0, 1, one.in_features, one.out_features)
+            LinearChoice(
+                one.name, one.input, "per_row", None, None, None, 0.0, 1, one.in_features, one.out_features
+            )
             for one in linears_of(onnx.load(str(path)))
         ]
         int8_to_files(path, choices, out, name)
     write_tensorrt_files(out, small.shape, [small.recipe()], names)
-    kept = {key: value for key, value in small.manifest.items() if key not in ("schema", "files", "manifest_sha256")}
+    kept = {
+        key: value
+        for key, value in small.manifest.items()
+        if key not in ("schema", "files", "manifest_sha256")
+    }
     write_manifest(out, {**kept, "precision": "int8"})
     return Bundle.open(out)
