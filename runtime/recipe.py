@@ -343,7 +343,7 @@ def _check_numbers(recipe: Recipe, where: str) -> None:
             f"{where}: tiling.stride_px is {tiling.stride_px}, larger than tile_px {tiling.tile_px};"
             " tiles would leave gaps"
         )
-    shares = {"thresholds": thresholds, "accuracy": recipe.accuracy}
+    shares: dict[str, Any] = {"thresholds": thresholds, "accuracy": recipe.accuracy}
     for table, entries in shares.items():
         for key, value in dataclasses.asdict(entries).items():
             if not 0 <= value <= 1:

@@ -70,6 +70,13 @@ def test_interfaces_are_as_agreed(files: GraphFiles) -> None:
     assert files.dense_types == ("open", "short", "mousebite", "spur", "copper", "pin-hole")
 
 
+def test_layers_are_told_one_by_one(checkpoint: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    graphs_from_checkpoint(checkpoint, tmp_path, layer_progress=lambda *step: told.append(step))
+    blocks = [("vision", block + 1, SIZES.vision_depth) for block in range(SIZES.vision_depth)]
+    assert told == blocks + [("decoder", layer + 1, SIZES.layers) for layer in range(SIZES.layers)]
+
+
 def test_graphs_are_valid_and_use_only_known_operators(files: GraphFiles) -> None:
     for path in graph_paths(files):
         model = onnx.load(path)

@@ -51,6 +51,24 @@ def test_json_gives_the_same_recipe_and_the_same_hash() -> None:
     assert again.sha256 == recipe.sha256
 
 
+@pytest.mark.parametrize(
+    ("keys", "pictures"),
+    [
+        ("", 1),
+        ('compare = "temporal"', 1),
+        ('compare = "two_images"', 2),
+        ('mode = "single"', 1),
+        ('mode = "clip"', 2),
+        ('mode = "clip"\n[clip]\nframes = 5\nfps = 1', 3),
+    ],
+)
+def test_a_recipe_knows_how_many_pictures_a_tile_shows(tmp_path: Path, keys: str, pictures: int) -> None:
+    recipe = load_recipe(recipe_file(tmp_path, SMALL.replace("[[defect]]", f"{keys}\n[[defect]]")))
+    assert recipe.pictures == pictures
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert (recipe.compare is None) == ("compare" not in keys)
+
+
 def test_a_whole_number_may_stand_for_a_float(tmp_path: Path) -> None:
     recipe = load_recipe(
         recipe_file(tmp_path, SMALL.replace("[[defect]]", "[thresholds]\npresence = 1\n[[defect]]"))
@@ -96,6 +114,17 @@ def test_a_whole_number_may_stand_for_a_float(tmp_path: Path) -> None:
         ('id = "board"', 'id = "../board"', "it names files"),
         ('id = "board"', "id = ", "not valid TOML"),
         ("[[defect]]", "free_text = true\n[[defect]]", "free_text is true"),
+        ("[[defect]]", 'mode = "video"\n[[defect]]', "mode is 'video'; expected 'compare' or 'single' or 'clip'"),
+        ("[[defect]]", 'compare = "both"\n[[defect]]', "compare is 'both'; expected 'temporal' or 'two_images'"),
+        (
+            "[[defect]]",
+            'mode = "single"\ncompare = "temporal"\n[[defect]]',
+            "compare is 'temporal', but mode is 'single'",
+        ),
+        ("[[defect]]", "[clip]\nframes = 1\n[[defect]]", "clip.frames is 1; it must be at least 2"),
+        ("[[defect]]", "[clip]\nfps = 0\n[[defect]]", "clip.fps is 0.0; it must be more than 0"),
+        ("[[defect]]", "[clip]\nseconds = 2\n[[defect]]", "[clip]: unknown key 'seconds'"),
+        ("[[defect]]", "[tiling]\nattention_mb = 0\n[[defect]]", "tiling.attention_mb is 0"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(tmp_path: Path, before: str, after: str, named: str) -> None:
