@@ -62,6 +62,7 @@ $(ORACLE_VENV)/.stamp-torch: $(STAMP)
 # TensorRT without a GPU: builds of every graph and profile, and the names of its Python bindings.
 trt-check:
 	@$(MAKE) --no-print-directory $(TRT_VENV)/.stamp-trt VENV=$(TRT_VENV) EXTRAS=cpu,export,dev
+	$(TRT_VENV)/bin/pytest -q -m "not trt" tests/export/tensorrt
 	$(TRT_VENV)/bin/pytest -m trt $(ARGS)
 
 $(TRT_VENV)/.stamp-trt: $(STAMP)

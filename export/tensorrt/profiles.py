@@ -26,7 +26,9 @@ from typing import Any, TypeAlias
 import onnx
 
 from ...runtime.infer.bundle import CompiledRecipe
+from ...runtime.infer.decode import rows_a_call
 from ...runtime.infer.engines.past import bucket_of
+from ...runtime.infer.pictures.views import pictures_a_call
 from ...runtime.infer.shape import ModelShape
 
 SCHEMA = "orinspect.tensorrt/1.0"
@@ -37,7 +39,7 @@ LEAST_K = 1
 
 DECODE_K = (1, 8, 16)
 _WEIGHT_SUFFIX = ".weight"
-_MOST_ROWS = 16
+_LEAST_PIECE = 256  # past slots; profiles of a shorter past would differ in nothing
 
 Profile: TypeAlias = dict[str, Any]
 _Dimension: TypeAlias = "int | str"
@@ -104,17 +106,16 @@ def profiles_for(
     recipes: Sequence[CompiledRecipe],
     graphs: Mapping[str, onnx.ModelProto],
     *,
-    rows: int = _MOST_ROWS,
-    pictures: int = _MOST_ROWS,
     parts: Sequence[int] = (1,),
 ) -> dict[str, Any]:
     """`tensorrt.json` for the components of `graphs`: vision, attributes, decoder, head_schema.<recipe>.
 
-    `graphs` are the TensorRT graphs (external data need not be loaded). `rows` share a decoder call at most,
-    `pictures` a vision call; both at least 2. `parts`: the ways in which the decoder is there to be cut.
+    `graphs` are the TensorRT graphs (external data need not be loaded). `parts`: into how many the decoder is
+    there cut. A call takes as many rows and pictures as the recipes' attention_mb allows, or two, because one
+    alone would fix the batch.
     """
-    if min(rows, pictures) < 2:
-        raise ValueError(f"a profile needs room for 2 rows and 2 pictures, got {rows} and {pictures}")
+    rows = max(2, *(rows_a_call(compiled, shape) for compiled in recipes))
+    pictures = max(2, *(pictures_a_call(compiled.recipe, shape) for compiled in recipes))
     sizes = [sizes_from_recipe(compiled, shape) for compiled in recipes]
     components: dict[str, Any] = {}
     for name, model in graphs.items():
@@ -167,13 +168,13 @@ def batch_profile(name: str, model: onnx.ModelProto, least: int, best: int, most
 def decoder_profiles(shape: ModelShape, sizes: Sequence[RecipeSizes], rows: int) -> list[Profile]:
     """Prefill, then decoding with k 1, 2..8, 9..16 (and on to the longest forced run) by size of the past.
 
-    One engine serves all recipes. The largest past of a profile is at most about twice its smallest.
+    One engine serves all recipes. A profile's largest past is about twice its smallest, or up to 384 slots.
     """
     prefix = bucket_of(min(size.prefix for size in sizes)), bucket_of(max(size.prefix for size in sizes))
     longest = bucket_of(max(size.longest for size in sizes))
     first = min(size.first for size in sizes), max(size.first for size in sizes)
     prefill = _decoder_profile(
-        "prefill", shape, (1, min(4, rows), rows), (first[0], first[1], first[1]), (*prefix, longest)
+        "prefill", shape, (1, min(4, rows), rows), (first[0], first[1], first[1]), (*prefix, prefix[1])
     )
     profiles = []
     edges = [*DECODE_K]
@@ -190,11 +191,11 @@ def decoder_profiles(shape: ModelShape, sizes: Sequence[RecipeSizes], rows: int)
 
 
 def _doublings(low: int, high: int) -> list[tuple[int, int]]:
-    """low..high in pieces, each up to twice its smallest bucket; the next begins one bucket further."""
+    """low..high in pieces that end at twice their smallest bucket or at 256, a short rest with the last."""
     pieces = []
-    while 2 * low < high:
-        pieces.append((low, bucket_of(2 * low)))
-        low = bucket_of(2 * low + 1)
+    while high > 1.5 * (end := bucket_of(max(2 * low, _LEAST_PIECE))):
+        pieces.append((low, end))
+        low = bucket_of(end + 1)
     return [*pieces, (low, high)]
 
 

@@ -11,7 +11,7 @@ import onnx
 
 from orinspect.calibration.choice import LinearChoice, Mode
 from orinspect.calibration.linears import Linear, linears_of
-from orinspect.export.graph.graphs import graphs_from_checkpoint
+from orinspect.export.graph.graphs import GraphFiles, graphs_from_checkpoint
 from orinspect.export.int8 import ComponentFiles, float16_to_files, int8_to_files
 from orinspect.runtime.infer.shape import ModelShape
 from orinspect.tests.tiny_checkpoint import TinySizes
@@ -48,16 +48,20 @@ def tensorrt_graphs(
     tile_px: int = 128,
     kept_ids: Sequence[int] | npt.NDArray[np.int64] | None = None,
 ) -> tuple[ModelShape, dict[str, ComponentFiles]]:
-    """Write float and INT8 graphs of `checkpoint` into `out`; component -> files.
-
-    The inputs of a component's linears take `modes` in turns; ("float",) writes float16 graphs. Scales are
-    invented: what a graph computes makes no sense, what it is made of does.
-    """
+    """Float and INT8 graphs of `checkpoint` below `out`; component -> files."""
     files = graphs_from_checkpoint(checkpoint, out / "float", tile_px=tile_px, kept_ids=kept_ids)
+    return files.shape, quantised(files, out / "int8", modes)
+
+
+def quantised(files: GraphFiles, place: Path, modes: Sequence[str]) -> dict[str, ComponentFiles]:
+    """INT8 graphs of all components in `place`, or float16 ones for the modes ("float",).
+
+    The inputs of a component's linears take `modes` in turns. Scales are invented: what a graph computes
+    makes no sense, what it is made of does.
+    """
     paths = {"vision": files.vision, "decoder": files.decoder, "head_schema": files.head_schema}
     if files.attributes is not None:
         paths["attributes"] = files.attributes
-    place = out / "int8"
     place.mkdir(parents=True, exist_ok=True)
     written = {}
     for name, path in paths.items():
@@ -66,7 +70,7 @@ def tensorrt_graphs(
             continue
         linears = linears_of(onnx.load(str(path), load_external_data=False))
         written[name] = int8_to_files(path, invented_choices(linears, modes), place, name)
-    return files.shape, written
+    return written
 
 
 def invented_choices(linears: Sequence[Linear], modes: Sequence[str]) -> list[LinearChoice]:

@@ -30,7 +30,7 @@ def linear_graph(
     draw = np.random.default_rng(0)
     weight = draw.integers(-127, 128, (IN, OUT)).astype(np.int8)
     scales = weight.shape[weight_axis]
-    constants = {
+    constants: dict[str, npt.NDArray[Any]] = {
         f"{NAME}.weight": weight,
         f"{NAME}.weight_scale": np.full(scales, 0.01, np.float32),
         f"{NAME}.weight_zero": np.zeros(scales, np.int8),

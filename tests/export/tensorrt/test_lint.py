@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,7 +34,7 @@ def _graph(nodes: list[onnx.NodeProto], *constants: tuple[str, np.ndarray]) -> o
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def _node(operator: str, inputs: list[str], output: str = "y", **attributes: object) -> onnx.NodeProto:
+def _node(operator: str, inputs: list[str], output: str = "y", **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(operator, inputs, [output], name=f"the {operator}", **attributes)
 
 

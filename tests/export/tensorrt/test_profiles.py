@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from orinspect.runtime.infer.bundle import Bundle
 from orinspect.runtime.infer.decode import Decoder
 from orinspect.runtime.infer.engines.onnxruntime_engine import OnnxruntimeEngine
 from orinspect.runtime.infer.engines.profile_choice import component_plans, profile_for
+from orinspect.runtime.infer.shape import ModelShape
 from orinspect.tests.export.tensorrt.graphs import MODES, tensorrt_graphs
 from orinspect.tests.small_bundle import write_small_bundle
 from orinspect.tests.tiny_checkpoint import TinySizes
@@ -105,8 +107,28 @@ def test_no_profile_fixes_its_batch(small: Bundle, graphs: dict[str, onnx.ModelP
     for entry in profiles_for(small.shape, [small.recipe()], graphs)["components"].values():
         for profile in entry["profiles"]:
             assert all(bounds["min"][0] < bounds["max"][0] for bounds in profile["inputs"].values())
-    with pytest.raises(ValueError, match="room for 2 rows"):
-        profiles_for(small.shape, [small.recipe()], graphs, rows=1)
+
+
+def test_the_memory_of_a_recipe_bounds_rows_and_pictures(
+    small: Bundle, graphs: dict[str, onnx.ModelProto]
+) -> None:
+    compiled = small.recipe()
+    table = {}
+    for budget in (1, 256):
+        tiling = dataclasses.replace(compiled.recipe.tiling, attention_mb=budget)
+        recipe = dataclasses.replace(compiled.recipe, tiling=tiling)
+        asked = [dataclasses.replace(compiled, recipe=recipe)]
+        components = profiles_for(big(small.shape), asked, graphs)["components"]
+        table[budget] = [
+            max(profile["inputs"][name]["max"][0] for profile in components[component]["profiles"])
+            for component, name in (("vision", "patches"), ("decoder", "embeds"))
+        ]
+    assert table == {1: [2, 2], 256: [16, 16]}  # a single one would fix the batch
+
+
+def big(shape: ModelShape) -> ModelShape:
+    """The same with so many heads that one picture fills a megabyte of attention scores."""
+    return dataclasses.replace(shape, heads=512, vision_heads=64)
 
 
 def test_profiles_leave_no_gap_in_new_tokens_or_past(small: Bundle) -> None:
@@ -159,6 +181,8 @@ def test_a_float_graph_has_no_int8_linear(small: Bundle) -> None:
 
 
 def test_tensorrt_graphs_are_no_components(small: Bundle) -> None:
-    files = {f"{name}{end}": {} for name in small.components for end in (".onnx", ".tensorrt.onnx")}
+    files: dict[str, dict[str, int]] = {
+        f"{name}{end}": {} for name in small.components for end in (".onnx", ".tensorrt.onnx")
+    }
     manifest = small.manifest | {"files": {**files, "decoder.tensorrt.1of2.onnx": {}, "decoder.weights": {}}}
     assert set(Bundle(small.path, manifest, small.sha256, small.shape).components) == set(small.components)
