@@ -23,8 +23,7 @@ from ..runtime.capture.frame import Frame, read_picture
 from ..runtime.errors import DataSetError
 from ..runtime.infer.bundle import Bundle, CompiledRecipe
 from ..runtime.infer.inspector import Inspection, Inspector
-from ..runtime.infer.pictures.tiles import compare_patches, tile_pairs
-from ..runtime.infer.pictures.views import grey
+from ..runtime.infer.pictures.views import grey, patches_from_view, view_from_frame
 from ..runtime.infer.shape import ModelShape
 from .datasets import Example, rows_from_source
 from .evaluate import passes_summary, rounded
@@ -147,7 +146,7 @@ def peer_times(checkpoint: Path | None, bundle: Bundle, example: Example, thread
         return {"reason": f"not run: {error.name or 'torch'} is not installed"}
     torch.set_num_threads(threads)
     compiled = bundle.recipe(None)
-    patches = _peer_patches(compiled, example)
+    patches = _peer_patches(compiled, example, bundle.shape)
     if len(patches) == 0:
         return {"reason": f"not run: no tile of {example.name} differs from its template"}
     model: Any = transformers.Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
@@ -167,27 +166,23 @@ def peer_times(checkpoint: Path | None, bundle: Bundle, example: Example, thread
             "new_tokens_per_tile": new_tokens}
 
 
-def _peer_patches(compiled: CompiledRecipe, example: Example) -> npt.NDArray[np.float32]:
-    """[tiles, N, 1536] of the first tiles that pass the gate, as our own pipeline cuts them."""
-    recipe = compiled.recipe
-    pairs = tile_pairs(
-        example.template, example.image, tile_px=recipe.tiling.tile_px, stride_px=recipe.tiling.stride_px,
-        levels=recipe.tiling.levels, max_shift_px=recipe.registration.max_shift_px,
-        tile_shift_px=recipe.registration.tile_shift_px, gate_difference=recipe.gate.difference,
-        gate_pixels=recipe.gate.min_pixels,
-    )
-    return compare_patches(pairs.template[:PEER_TILES], pairs.part[:PEER_TILES], recipe.difference_channel)
+def _peer_patches(compiled: CompiledRecipe, example: Example, shape: ModelShape) -> npt.NDArray[np.float32]:
+    """[tiles, pictures * N, 1536] of the first tiles that pass the gate, as our own pipeline cuts them."""
+    view = view_from_frame(compiled.recipe, example.frame(0))
+    return patches_from_view(view.pixels[:PEER_TILES], shape.patch_px, shape.merge)
 
 
 def _peer_arguments(
     torch: Any, shape: ModelShape, compiled: CompiledRecipe, patches: npt.NDArray[np.float32]
 ) -> dict[str, Any]:
     """Keyword arguments of transformers' `generate` for a batch of tiles with the recipe's prompt."""
-    ids = [*compiled.prefix_ids, *[shape.image_token_id] * shape.tokens, *compiled.suffix_ids]
+    ids = list(compiled.prefix_ids)
+    for text in (*compiled.between_ids, compiled.suffix_ids):
+        ids += [*[shape.image_token_id] * shape.tokens, *text]
     tokens = torch.tensor([ids] * len(patches))
     return {
         "input_ids": tokens, "attention_mask": torch.ones_like(tokens),
         "mm_token_type_ids": (tokens == shape.image_token_id).int(),
         "pixel_values": torch.from_numpy(patches.reshape(-1, patches.shape[-1])),
-        "image_grid_thw": torch.tensor([[1, *shape.grid_hw]] * len(patches)),
+        "image_grid_thw": torch.tensor([[1, *shape.grid_hw]] * len(patches) * compiled.recipe.pictures),
     }

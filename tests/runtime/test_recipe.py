@@ -114,8 +114,8 @@ def test_a_whole_number_may_stand_for_a_float(tmp_path: Path) -> None:
         ('id = "board"', 'id = "../board"', "it names files"),
         ('id = "board"', "id = ", "not valid TOML"),
         ("[[defect]]", "free_text = true\n[[defect]]", "free_text is true"),
-        ("[[defect]]", 'mode = "video"\n[[defect]]', "mode is 'video'; expected 'compare' or 'single' or 'clip'"),
-        ("[[defect]]", 'compare = "both"\n[[defect]]', "compare is 'both'; expected 'temporal' or 'two_images'"),
+        ("[[defect]]", 'mode = "video"\n[[defect]]', "mode is 'video'; expected 'compare' or 'single'"),
+        ("[[defect]]", 'compare = "both"\n[[defect]]', "compare is 'both'; expected 'temporal' or"),
         (
             "[[defect]]",
             'mode = "single"\ncompare = "temporal"\n[[defect]]',
