@@ -92,7 +92,10 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute kind, CUdevice devi
 }
 CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice device) { *major = 8; *minor = 7; return CUDA_SUCCESS; }
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) { retained++; *context = (CUcontext)0x10; return CUDA_SUCCESS; }
-CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) { retained--; return CUDA_SUCCESS; }
+CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
+    if (!--retained) depth = 0; /* a context that is gone is current nowhere; pycuda counts on it */
+    return CUDA_SUCCESS;
+}
 CUresult cuCtxPushCurrent_v2(CUcontext context) { depth++; return CUDA_SUCCESS; }
 CUresult cuCtxPopCurrent_v2(CUcontext *context) {
     if (!depth) return CUDA_ERROR_INVALID_CONTEXT;
