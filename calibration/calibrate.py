@@ -63,11 +63,11 @@ def calibrate(
     if records.done < len(blocks):
         plan = records.plan(rows) or _trial_plan(blocks, feeds, rows, work, limits, threads)
         _check_room(work, plan)
-        say(f"{path.stem}: {plan}", records.done, len(blocks))
+        say(f"{path.stem}: {plan}", 1, 1)
     for block in blocks[records.done :]:
         result = run_block(block, feeds, records.hidden, records.folder, limits=limits, threads=threads)
         records.add(block, result)
-        say(f"{path.stem}: {block.name}", records.done, len(blocks))
+        say(f"{path.stem}: blocks", records.done, len(blocks))
     order = {linear.name: place for place, linear in enumerate(linears_of(model))}
     choices = sorted(records.choices(), key=lambda choice: order[choice.name])
     choices = [replace(c, mode="float") if c.name in keep_float else c for c in choices]
@@ -114,7 +114,6 @@ def _trial_plan(
     threads: int,
 ) -> Forecast:
     """The forecast of the whole, measured on the first block with the first feed."""
-    work.mkdir(parents=True, exist_ok=True)
     seconds, size = trial(blocks[0], feeds[0], work, limits=limits, threads=threads)
     passes = confirmation_passes(len(rows)) * sum(rows) / len(rows) / rows[0]
     return forecast_of_blocks(blocks, blocks[0], seconds, size, sum(rows) / rows[0], passes)

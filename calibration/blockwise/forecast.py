@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +30,26 @@ class Forecast:
 
     def __str__(self) -> str:
         hours, minutes = divmod(math.ceil(self.seconds / 60), 60)
+        time = f"{hours} h {minutes:02d} min" if self.seconds > 180 else f"{math.ceil(self.seconds)} s"
         return (
-            f"calibration takes about {hours} h {minutes:02d} min, {self.disk_bytes / 1e9:.1f} GB of disk and"
+            f"calibration takes about {time}, {self.disk_bytes / 1e9:.1f} GB of disk and"
             f" {self.memory_bytes / 1e9:.1f} GB of memory (measured on {self.measured_on})"
         )
 
 
 def trial(block: Block, feed: Feed, folder: Path, *, limits: Limits, threads: int) -> tuple[Seconds, int]:
-    """(seconds of the first block, bytes of one stream behind it): one feed, run twice in each pass."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".trial.") as name:
-        result = run_block(block, [feed, feed], None, Path(name), limits=limits, threads=threads)
-        size = sum(path.stat().st_size for path in Path(name).iterdir()) // 4
+    """(seconds of the first block, bytes of one stream behind it): one feed, run twice in each pass.
+
+    Works in `folder`/.trial, which it leaves to nobody.
+    """
+    place = folder / ".trial"
+    shutil.rmtree(place, ignore_errors=True)  # of a run that was killed
+    place.mkdir(parents=True)
+    try:
+        result = run_block(block, [feed, feed], None, place, limits=limits, threads=threads)
+        size = sum(path.stat().st_size for path in place.iterdir()) // 4
+    finally:
+        shutil.rmtree(place)
     return result.seconds, size
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -130,9 +131,13 @@ def test_the_error_that_piles_up_is_that_of_the_whole_int8_graph(
 def test_the_forecast_comes_first_then_each_block(tmp_path: Path) -> None:
     path, said = _stack(tmp_path), list[tuple[str, int, int]]()
     calibrate(path, feeds(4, 64), tmp_path, threads=1, progress=lambda *heard: said.append(heard))
-    assert said[0][0].startswith("stack: calibration takes about 0 h 01 min, 0.0 GB of disk and ")
-    assert said[0][0].endswith("(measured on layers.0)")
-    assert said[1 : LAYERS + 1] == [(f"stack: layers.{index}", index + 1, LAYERS) for index in range(LAYERS)]
+    assert re.fullmatch(
+        r"stack: calibration takes about \d+ s, 0\.0 GB of disk and \d\.\d GB of memory"
+        r" \(measured on layers\.0\)",
+        said[0][0],
+    )
+    assert said[0][1:] == (1, 1)
+    assert said[1 : LAYERS + 1] == [("stack: blocks", index + 1, LAYERS) for index in range(LAYERS)]
     assert said[-1] == ("stack: worst 8 linears on 4 feeds", 1, 1)
 
 
@@ -184,6 +189,18 @@ def test_after_a_kill_it_goes_on_and_chooses_the_same(tmp_path: Path, reads: int
     skipped = undisturbed.reads - given.reads
     assert skipped == before * 2 * 5 + (before > 0)  # both passes of each finished block, and the trial
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_without_the_hidden_states_of_the_last_block_it_starts_over(tmp_path: Path) -> None:
+    path, given = _stack(tmp_path), Counted(feeds(5, 64))
+    first = calibrate(path, given, tmp_path, threads=1)
+    records = tmp_path / "stack.calibration"
+    (records / f"layers.{LAYERS - 1}.json").unlink()  # as if killed before the last block's record
+    (records / "confirmed.json").unlink()
+    whole, given.reads = given.reads, 0
+    assert calibrate(path, given, tmp_path, threads=1) == first  # layers.4's hidden states are gone by now
+    assert given.reads == whole
+    assert not list(tmp_path.rglob(".trial"))
 
 
 def test_a_finished_calibration_is_read_not_made_again(tmp_path: Path) -> None:
