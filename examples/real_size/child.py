@@ -29,9 +29,14 @@ class ChildError(RuntimeError):
 
 @dataclass(frozen=True)
 class Spent:
-    """What one process took; memory in MiB, None where the system has no /proc."""
+    """What one process took; memory in MiB; None where the system has no /proc.
+
+    `cpu_s` adds up its threads. On a busy machine it says more than `wall_s`: divided by the threads it is
+    about the wall time of an idle one.
+    """
 
     wall_s: float
+    cpu_s: float | None
     peak_rss_mib: float | None
     peak_anonymous_mib: float | None
 
@@ -52,7 +57,7 @@ class Child:
         self._say = say
         self._process = context.Process(target=_run, args=(far, work, arguments), daemon=True)
         self._started = time.perf_counter()
-        self._anonymous = self._peak = 0.0
+        self._anonymous = self._peak = self._cpu = 0.0
         self._process.start()
         far.close()
 
@@ -88,6 +93,7 @@ class Child:
         known = self._peak > 0
         return Spent(
             time.perf_counter() - self._started,
+            self._cpu if known else None,
             self._peak if known else None,
             self._anonymous if known else None,
         )
@@ -108,7 +114,9 @@ class Child:
         self.close()
 
     def _sample(self) -> None:
-        memory = memory_mib(self._process.pid or os.getpid())
+        pid = self._process.pid or os.getpid()
+        memory = memory_mib(pid)
+        self._cpu = max(self._cpu, cpu_s(pid))
         self._peak = max(self._peak, memory.get("VmHWM", 0.0))
         self._anonymous = max(self._anonymous, memory.get("RssAnon", 0.0))
 
@@ -122,6 +130,16 @@ def memory_mib(pid: int) -> dict[str, float]:
     wanted = ("VmHWM", "VmRSS", "RssAnon", "RssFile")
     fields = (line.split() for line in lines if line.startswith(wanted))
     return {words[0].rstrip(":"): int(words[1]) / 1024 for words in fields}
+
+
+def cpu_s(pid: int) -> float:
+    """User and system seconds of all threads of a process; 0 without /proc or when it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0.0
+    fields = text.rpartition(")")[2].split()  # the name before it may hold spaces
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measured(work: Callable[..., Any], *arguments: Any, say: Say = lambda line: None) -> tuple[Any, Spent]:

@@ -6,6 +6,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from ...calibration.linears import linears_of
 from ...calibration.streamed import StreamedEngine
 from ...export.graph.graphs import graphs_from_checkpoint
 from ...export.int8 import float16_to_files, int8_to_files
+from ...runtime.infer.engines.engine import Engine
+from ...runtime.infer.engines.onnxruntime_engine import OnnxruntimeEngine
 from ...runtime.infer.engines.past import bucket_of
 from ...runtime.infer.shape import ModelShape
 from ...tests.tiny_checkpoint import TinySizes
@@ -71,43 +75,56 @@ def int8_stage(say: Say, exact: Path, out: Path) -> dict[str, Any]:
 def answers_stage(
     say: Say, graphs: Path, shape: ModelShape, whole: ModelShape, pictures: int, threads: int
 ) -> dict[str, Any]:
-    """The greedy answers of `pictures` pictures through StreamedEngine, from one prefill and a few passes.
+    """The greedy answers that calibration feeds, block by block and with the whole decoder in memory.
 
-    What is measured on the slice `shape` is multiplied by the layers of `whole`, by the batches, and by
-    ANSWER_PASSES passes an answer.
+    One prefill and one pass of ANSWER_BATCH pictures are timed on the slice `shape`; multiplied by the layers
+    of `whole`, by the batches of `pictures`, and by ANSWER_PASSES passes an answer.
     """
     prefill = shape.tokens + TEXT_TOKENS
+    behind = PREFIX_TOKENS + prefill
     feeds = {
         "prefill": feed_of(shape, k=prefill, past=PREFIX_TOKENS, batch=ANSWER_BATCH),
-        "pass": feed_of(shape, k=1, past=PREFIX_TOKENS + prefill, batch=ANSWER_BATCH),
+        "pass": feed_of(shape, k=1, past=behind, batch=ANSWER_BATCH),
     }
-    seconds = {}
-    with StreamedEngine(graphs / "decoder.onnx", threads=threads) as engine:
-        for name, feed in feeds.items():
-            times = []
-            for _ in range(3):
-                started = time.perf_counter()
-                engine.run(feed)
-                times.append(time.perf_counter() - started)
-            seconds[name] = min(times)
-            say(f"answers: {name} of {ANSWER_BATCH} pictures, {seconds[name]:.2f} s")
-    batches, layers = -(-pictures // ANSWER_BATCH), whole.layers / shape.layers
-    total = batches * layers * (seconds["prefill"] + ANSWER_PASSES * seconds["pass"])
-    slots = bucket_of(PREFIX_TOKENS + prefill)
-    return {
-        "measured": {
-            "layers": shape.layers,
-            "pictures": ANSWER_BATCH,
-            **{f"{name}_s": round(value, 3) for name, value in seconds.items()},
-        },
-        "extrapolated": {
-            "layers": whole.layers,
-            "pictures": pictures,
-            "passes": ANSWER_PASSES,
-            "minutes": round(total / 60, 1),
-            "past_gb": round(4 * math.prod(whole.past_kv_shape(ANSWER_BATCH, slots)) / 1e9, 2),
-        },
+    times: dict[str, float] = {"layers": shape.layers, "pictures": ANSWER_BATCH}
+    minutes: dict[str, float] = {"layers": whole.layers, "pictures": pictures, "passes": ANSWER_PASSES}
+    scale = -(-pictures // ANSWER_BATCH) * whole.layers / shape.layers / 60
+    openers: dict[str, Callable[[], Engine]] = {
+        "streamed": lambda: StreamedEngine(graphs / "decoder.onnx", threads=threads),
+        "in_memory": lambda: OnnxruntimeEngine(graphs / "decoder.onnx", threads=threads),
     }
+    for kind, opened in openers.items():
+        engine = opened()
+        found = {name: _least(partial(engine.run, feed), threads) for name, feed in feeds.items()}
+        engine.close()
+        say(f"answers, {kind}: " + ", ".join(f"{name} {found[name].wall_s:.2f} s" for name in found))
+        for what in ("wall_s", "idle_s"):
+            each = {name: getattr(took, what) for name, took in found.items()}
+            times |= {f"{kind}_{name}_{what}": round(value, 2) for name, value in each.items()}
+            total = scale * (each["prefill"] + ANSWER_PASSES * each["pass"])
+            minutes[f"{kind}_{what.replace('_s', '_minutes')}"] = round(total, 1)
+    past = whole.past_kv_shape(ANSWER_BATCH, bucket_of(behind + ANSWER_TOKENS))
+    minutes["past_gb"] = round(4 * math.prod(past) / 1e9, 2)
+    return {"measured": times, "extrapolated": minutes}
+
+
+@dataclass(frozen=True)
+class _Took:
+    """Seconds of one piece of work: by the clock, and by its processor time spread over the threads."""
+
+    wall_s: float
+    idle_s: float
+
+
+def _least(work: Callable[[], Any], threads: int, times: int = 2) -> _Took:
+    """The least of a few runs."""
+    runs = []
+    for _ in range(times):
+        started, cpu = time.perf_counter(), time.process_time()
+        work()
+        wall_s = time.perf_counter() - started
+        runs.append((wall_s, (time.process_time() - cpu) / threads))
+    return _Took(*(min(run[place] for run in runs) for place in (0, 1)))
 
 
 def calibration_stage(
@@ -116,7 +133,8 @@ def calibration_stage(
     """Calibrate vision and decoder of the slice `shape` on `pictures` random pictures, block by block.
 
     Extrapolated by the weights of `whole`: what a block takes once, what it takes a picture (times `target`),
-    and the confirmation of the worst linears, whose pictures do not grow in number.
+    and the confirmation of the worst linears, whose pictures do not grow in number. "idle" minutes leave out
+    the time that was spent waiting for a core.
     """
     tokens = (
         {"patches": shape.patches},
@@ -127,15 +145,16 @@ def calibration_stage(
         "vision_blocks": shape.vision_depth,
         "pictures": pictures,
     }
-    minutes = {}
+    minutes: dict[str, float] = {}
     for component, sizes in zip(("vision", "decoder"), tokens, strict=True):
         path = folder / "float" / f"{component}.onnx"
         feeds = [feed_of(shape, **sizes, seed=number) for number in range(pictures)]
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         choices = calibrate(
             path, feeds, folder, threads=threads, progress=lambda what, done, total: say(what)
         )
         wall = time.perf_counter() - started
+        idle_share = min(1.0, (time.process_time() - cpu) / threads / wall)
         blocks = [block["seconds"] for block in calibration_report(path, folder)["blocks"]]
         once = sum(block["once"] for block in blocks)
         each = sum(block["float_feed"] + block["int8_feed"] for block in blocks)
@@ -148,15 +167,15 @@ def calibration_stage(
             **Counter(choice.mode for choice in choices),
         }
         share = linear_weights(component, whole) / linear_weights(component, shape)
-        minutes[component] = share * (once + target * each + rest) / 60
+        total = share * (once + target * each + rest) / 60
+        minutes |= {f"{component}_minutes": total, f"{component}_idle_minutes": idle_share * total}
     return {
         "measured": measured,
         "extrapolated": {
             "layers": whole.layers,
             "vision_blocks": whole.vision_depth,
             "pictures": target,
-            **{f"{component}_minutes": round(value, 1) for component, value in minutes.items()},
-            "minutes": round(sum(minutes.values()), 1),
+            **{name: round(value, 1) for name, value in minutes.items()},
         },
     }
 

@@ -23,7 +23,7 @@ def real_size_text(result: Mapping[str, Any]) -> str:
         + machine["onnxruntime"],
         f"{'has' if machine['has_vnni'] else 'no'} VNNI; load average {machine['load_average']} at the start",
         "",
-        f"{'stage':<28}{'time s':>9}{'peak MiB':>10}{'anonymous':>11}",
+        f"{'stage':<28}{'time s':>9}{'CPU s':>9}{'peak MiB':>10}{'anonymous':>11}",
     ]
     for name in ("checkpoint", "graphs", "int8", "calibration", "answers"):
         if name in stages:
@@ -39,10 +39,10 @@ def real_size_text(result: Mapping[str, Any]) -> str:
 
 
 def _stage(name: str, figures: Mapping[str, Any]) -> str:
-    memory = (figures["peak_rss_mib"], figures["peak_anonymous_mib"])
+    seen = (figures["cpu_s"], figures["peak_rss_mib"], figures["peak_anonymous_mib"])
     cells = "".join(
         ("-" if value is None else f"{value:.0f}").rjust(width)
-        for value, width in zip(memory, (10, 11), strict=True)
+        for value, width in zip(seen, (9, 10, 11), strict=True)
     )
     return f"{name:<28}{figures['wall_s']:>9.1f}{cells}"
 
@@ -80,8 +80,10 @@ def _turns(component: str, figures: Mapping[str, Any]) -> list[str]:
         lines.append(f"{component}, {name}: loads in {engine['load_s']:.1f} s, peak {peak} MiB")
     for case, row in figures["cases"].items():
         times = ", ".join(f"{name} {_spread(values)} ms" for name, values in row["ms"].items())
-        ratios = ", ".join(f"float/{name} {_spread(values)}" for name, values in row.get("ratio", {}).items())
-        lines.append(f"  {case} {_sized(row)}: {times}; {ratios}")
+        lines.append(f"  {case} {_sized(row)}: {times}")
+        for what, key in (("time", "ratio"), ("processor time", "ratio_cpu")):
+            ratios = ", ".join(f"float / {name} {_spread(values)}" for name, values in row[key].items())
+            lines.append(f"    {what} {ratios}")
     return lines
 
 

@@ -1,7 +1,8 @@
 """Float and INT8 graphs of one component take turns on the same inputs, each in a process of its own.
 
-A busy machine is then busy for both, so the ratio means more than either time; and each process's memory is
-its own. While one runs the other waits (ONNX Runtime is opened without spinning threads).
+A busy machine is then busy for both, so the ratio means more than either time; the processor time of all
+threads is given beside it, which waiting for a core does not lengthen. Each process's memory is its own, and
+while one runs the other waits (ONNX Runtime is opened without spinning threads).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ...runtime.infer.shape import ModelShape
 from .child import Child, Say
 
 Floats = npt.NDArray[np.float32]
+_Time = tuple[float, float]  # milliseconds: wall, processor
 
 PREFIX_TOKENS = 64  # stored once a recipe; it is past in every call
 TEXT_TOKENS = 32  # behind the picture
@@ -52,7 +54,7 @@ def take_turns(
     The first name is what the others are compared with: `ratio` is its time by theirs, round by round.
     """
     cases = cases_of(component, shape)
-    times: dict[str, dict[str, list[float]]] = {case: {name: [] for name in paths} for case in cases}
+    times: dict[str, dict[str, list[_Time]]] = {case: {name: [] for name in paths} for case in cases}
     outputs: dict[str, Floats] = {}
     with ExitStack() as stack:
         engines: dict[str, Child] = {}
@@ -96,11 +98,12 @@ def serve_engine(
             started = time.perf_counter()
             opened.append(OnnxruntimeEngine(path, threads=threads))
             return time.perf_counter() - started
-        elapsed = []
+        elapsed: list[_Time] = []
         for _ in range(SHORT_REPEATS if cases[case].get("k", SHORT_TOKENS + 1) <= SHORT_TOKENS else 1):
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), time.process_time()
             result = opened[0].run(feeds[case])
-            elapsed.append(1e3 * (time.perf_counter() - started))
+            ended, cpu_ended = time.perf_counter(), time.process_time()
+            elapsed.append((1e3 * (ended - started), 1e3 * (cpu_ended - cpu)))
         output = result["hidden" if "hidden" in result else "image_tokens"]
         return elapsed, output[:, -SHORT_TOKENS:].copy()
 
@@ -137,22 +140,25 @@ def feed_of(
 
 
 def _compared(
-    first: str, times: Mapping[str, Sequence[float]], outputs: Mapping[str, Floats]
+    first: str, times: Mapping[str, Sequence[_Time]], outputs: Mapping[str, Floats]
 ) -> dict[str, Any]:
     """Milliseconds of each graph, the first's by each other's, and how alike their outputs are."""
-    row: dict[str, Any] = {
-        "ms": {name: spread_of(values) for name, values in times.items()},
-        "output_rms": {name: round(float(np.sqrt((out**2).mean())), 4) for name, out in outputs.items()},
-    }
+    row: dict[str, Any] = {}
+    for place, suffix in enumerate(("", "_cpu")):
+        values = {name: [pair[place] for pair in pairs] for name, pairs in times.items()}
+        row[f"ms{suffix}"] = {name: spread_of(each) for name, each in values.items()}
+        row[f"ratio{suffix}"] = {
+            name: spread_of([left / right for left, right in zip(values[first], each, strict=True)], digits=2)
+            for name, each in values.items()
+            if name != first
+        }
+    row["output_rms"] = {name: round(float(np.sqrt((out**2).mean())), 4) for name, out in outputs.items()}
     exact = outputs[first].ravel()
-    for name in times:
-        if name == first:
-            continue
-        pairs = zip(times[first], times[name], strict=True)
-        row.setdefault("ratio", {})[name] = spread_of([left / right for left, right in pairs], digits=2)
-        other = outputs[name].ravel()
-        cosine = float(exact @ other / (np.linalg.norm(exact) * np.linalg.norm(other)))
-        row.setdefault("cosine", {})[name] = round(cosine, 5)
+    row["cosine"] = {
+        name: round(float(exact @ out.ravel() / (np.linalg.norm(exact) * np.linalg.norm(out))), 5)
+        for name, out in outputs.items()
+        if name != first
+    }
     return row
 
 
