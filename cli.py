@@ -55,8 +55,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: orinspect demo --out demo-out",
     )
     parser.add_argument("--version", action="version", version=f"orinspect {__version__}")
+    from .jetson.commands import add_engines  # loads nothing but argparse
+
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_export, _add_inspect, _add_evaluate, _add_run, _add_bench):
+    for add in (_add_demo, _add_export, _add_inspect, _add_evaluate, _add_run, _add_bench, add_engines):
         add(commands)
     return parser
 
@@ -100,7 +102,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         checkpoint=arguments.checkpoint or _shipped("reference"),
         recipe=arguments.recipe or _shipped("pcb-compare.toml"),
         style=arguments.style,
-        say=_silent if arguments.json else print,
+        say=(lambda _: None) if arguments.json else print,  # standard output belongs to the JSON
     )
     if arguments.json:
         print(json.dumps(summary))
@@ -117,7 +119,10 @@ def _add_export(commands: Any) -> None:
     command.add_argument("--recipe", type=Path, action="append", required=True, help="recipe.toml, repeats")
     command.add_argument("--calibration", required=True, help="a DeepPCB folder, or scenes:pcb?seed=77")
     command.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
-    command.add_argument("--precision", choices=("int8", "float32"), default="int8", help="(%(default)s)")
+    precisions = ("int8", "float16", "float32")
+    command.add_argument("--precision", choices=precisions, default="int8", help="(%(default)s)")
+    command.add_argument("--validation", metavar="SOURCE", help="pictures of the gate (of --calibration)")
+    command.add_argument("--keep-float", metavar="NAME,...", default="", help="linears that stay float")
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -125,7 +130,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
     result = export_on_screen(
         arguments.checkpoint, arguments.recipe, arguments.calibration, arguments.out,
-        precision=arguments.precision,
+        precision=arguments.precision, validation=arguments.validation,
+        keep_float=[name for name in arguments.keep_float.split(",") if name],
     )
     if arguments.json:
         print(json.dumps(result))
@@ -138,7 +144,7 @@ def _add_inspect(commands: Any) -> None:
         "orinspect inspect bundle part.jpg --template golden.jpg --json",
         in_json="the report on one line", on_bundle=True,
     )
-    command.add_argument("image", type=Path, metavar="IMAGE", help="picture of the part, or the folder of a clip")
+    command.add_argument("image", type=Path, metavar="IMAGE", help="picture of the part, or a clip's folder")
     command.add_argument("--template", type=Path, help="picture of a good part, taken the same way")
     command.add_argument("--recipe", metavar="ID", help="recipe of the bundle (its only one)")
 
@@ -222,10 +228,6 @@ def _bench(arguments: argparse.Namespace) -> int:
     )
     print(json.dumps(result) if arguments.json else bench_text(result))
     return 0
-
-
-def _silent(_: str) -> None:
-    """Say nothing: standard output belongs to the JSON."""
 
 
 def _positive(text: str) -> int:

@@ -10,8 +10,9 @@ encoder made of them may lie in a memory-mapped file, and a feed is built when i
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from ..calibration.sessions import Feed, MaskedFeed
 from ..evaluation.datasets import SCENE_PREFIX, rows_from_source
 from ..runtime.errors import DataSetError
 from ..runtime.infer.bundle import CompiledRecipe
-from ..runtime.infer.decode import Answer, Decoder
+from ..runtime.infer.decode import Answer, Decision, Decoder
 from ..runtime.infer.engines.engine import Engine
 from ..runtime.infer.pictures.views import (
     features_from_patches,
@@ -63,9 +64,7 @@ class TilePatches:
     `pixels` [tiles, pictures, 3, 2, S, S] uint8; `names`: the rows of the source that the tiles are from.
     """
 
-    def __init__(
-        self, pixels: npt.NDArray[np.uint8], shape: ModelShape, names: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, pixels: npt.NDArray[np.uint8], shape: ModelShape, names: Sequence[str] = ()) -> None:
         self.pixels, self.names = pixels, tuple(names)
         self._shape = shape
 
@@ -124,6 +123,8 @@ def patches_from_source(
         unlabelled=True,
         clip_frames=recipe.clip.frames if recipe.mode == "clip" else 1,
     )
+    if not source.startswith(SCENE_PREFIX):  # of a small folder something is left for the gate to look at
+        parts = min(parts, max(1, len(rows) * 3 // 4))
     chosen = [rows[index] for index in _spread(len(rows), parts)]
     found: list[npt.NDArray[np.uint8]] = []
     names: list[str] = []
@@ -192,9 +193,7 @@ def decoder_feeds(
     return _feeds(tiles, partial(_decoder_feed, shape=shape, embeddings=embeddings))
 
 
-def _feeds(
-    tiles: Sequence[CalibrationTiles], build: Callable[[CalibrationTiles, range], Feed]
-) -> FeedList:
+def _feeds(tiles: Sequence[CalibrationTiles], build: Callable[[CalibrationTiles, range], Feed]) -> FeedList:
     return FeedList([partial(build, one, batch) for one in tiles for batch in _batches(one)])
 
 
@@ -254,6 +253,46 @@ def _decoder_feed(
         "mask": mask_for([prefix] * rows, counts, prefix, columns),
     }
     return MaskedFeed(inputs, counted)
+
+
+def tiles_from_folder(
+    work: Path, patches: TilePatches, compiled: CompiledRecipe, answers: Sequence[Mapping[str, Any]]
+) -> CalibrationTiles:
+    """What `tiles_from_patches` left in `work`; `answers` as `answers_to_json` noted them."""
+    features = [
+        np.load(work / f"{compiled.recipe.id}.{name}.npy", mmap_mode="r", allow_pickle=False)
+        for name in ("image_tokens", "deepstack")
+    ]
+    return CalibrationTiles(compiled, patches, features[0], features[1], tuple(map(_answer, answers)))
+
+
+def answers_to_json(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Answers as plain JSON values."""
+    return [dataclasses.asdict(answer) for answer in answers]
+
+
+def _answer(document: Mapping[str, Any]) -> Answer:
+    decisions = tuple(Decision(**decision) for decision in document["decisions"])
+    return Answer(tuple(document["ids"]), decisions, document["row_passes"], document["is_cut"])
+
+
+def surest_tiles(tiles: CalibrationTiles, most: int = TILES_A_FEED) -> CalibrationTiles:
+    """The tiles of one feed whose least sure choice is the surest; whole answers that say something first."""
+    count = max(1, most // tiles.compiled.recipe.pictures)
+
+    def doubt(index: int) -> tuple[bool, bool, float]:
+        answer = tiles.answers[index]
+        least = min((one.probability for one in answer.decisions), default=0.0)
+        return answer.is_cut, len(answer.decisions) < 2, -least
+
+    chosen = sorted(sorted(range(len(tiles.answers)), key=doubt)[:count])
+    return CalibrationTiles(
+        tiles.compiled,
+        tiles.patches[chosen],
+        np.asarray(tiles.image_tokens[chosen]),
+        np.asarray(tiles.deepstack[chosen]),
+        tuple(tiles.answers[index] for index in chosen),
+    )
 
 
 def _room(work: Path | None, name: str, size: tuple[int, ...]) -> Floats:

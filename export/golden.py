@@ -20,9 +20,11 @@ import onnx
 from onnx import numpy_helper
 
 from ..calibration.int8_graph import ROW_SCALE
-from ..calibration.sessions import MaskedFeed, Session
+from ..calibration.ranges import Progress
+from ..calibration.sessions import Feed, MaskedFeed, Session
 from ..runtime.infer.golden_frames import COUNTED, EXACT, EXPECTED, INPUT, largest_difference
 from ..runtime.infer.guide import Guide
+from .calibration_feeds import CalibrationTiles
 
 Floats = npt.NDArray[np.float32]
 RunExact = Callable[[str, Mapping[str, Floats]], dict[str, Floats]]  # (component, feeds) -> the float outputs
@@ -35,10 +37,44 @@ _INT8_STEPS = 127.0
 _LEAST = 1e-6  # of the largest value: below it, sums added in another order differ
 
 
+def write_golden(
+    folder: Path,
+    feeds: Mapping[str, Feed],
+    tiles: CalibrationTiles,
+    run_exact: RunExact,
+    *,
+    threads: int = 2,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Frames of every component in `feeds`, and of the head by the choices of `tiles`; for the manifest.
+
+    `feeds` holds the one feed of each component that shows `tiles`.
+    """
+    head = f"head_schema.{tiles.compiled.recipe.id}"
+    total = len(feeds) + 1
+    entries: dict[str, Any] = {}
+    for index, (component, feed) in enumerate(feeds.items()):
+        progress("golden frames", index, total)
+        entries[component], runs = write_golden_frame(folder, component, feed, run_exact, threads=threads)
+        if component == "decoder":
+            columns = runs[0]["hidden"].shape[1]
+            choices = [
+                choice
+                for row, answer in enumerate(tiles.answers)
+                for choice in choices_of_answer(
+                    tiles.compiled.guide, answer.ids, row, columns - len(answer.ids) + 1
+                )
+            ]
+            if choices:
+                entries[head] = write_golden_choices(folder, head, runs, choices, run_exact, threads=threads)
+    progress("golden frames", total, total)
+    return entries
+
+
 def write_golden_frame(
     folder: Path,
     component: str,
-    feed: MaskedFeed | Mapping[str, Floats],
+    feed: Feed,
     run_exact: RunExact,
     *,
     threads: int = 2,
@@ -191,12 +227,10 @@ def _scales_moved(model: onnx.ModelProto, draw: np.random.Generator) -> bytes | 
             low = 0.0 if tensor.name == ROW_SCALE else -1 / _INT8_STEPS
             moved = numpy_helper.to_array(tensor) * (1 + draw.uniform(low, 1 / _INT8_STEPS))
             tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), tensor.name))
-    return copy.SerializeToString()
+    return bytes(copy.SerializeToString())
 
 
-def _parts(
-    feed: MaskedFeed | Mapping[str, Floats],
-) -> tuple[dict[str, Floats], npt.NDArray[np.bool_] | None]:
+def _parts(feed: Feed) -> tuple[dict[str, Floats], npt.NDArray[np.bool_] | None]:
     if isinstance(feed, MaskedFeed):
         return {name: np.asarray(values) for name, values in feed.inputs.items()}, np.asarray(feed.counted)
     return {name: np.asarray(values) for name, values in feed.items()}, None

@@ -9,13 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import RecipeError
+from .. import __version__
+from ..calibration.ranges import Progress
+from ..runtime.errors import RecipeError, UsageError
+from ..runtime.infer.bundle import CompiledRecipe
 from ..runtime.infer.shape import ModelShape
-from ..runtime.recipe import Recipe
+from ..runtime.recipe import Recipe, load_recipe
+from .calibration_feeds import TilePatches, patches_from_source
 from .graph.checkpoint import Weights
 from .graph.graphs import checked_weights, shape_from_checkpoint
 from .prompt import check_tokenizer, tokenizer_from_checkpoint
-from .recipe_compile import LEAST_FRAME_DIFFERENCE, check_compare, check_recipes, frame_difference
+from .recipe_compile import (
+    LEAST_FRAME_DIFFERENCE,
+    check_compare,
+    check_recipes,
+    compiled_from_recipe,
+    frame_difference,
+)
+
+PRECISIONS = ("int8", "float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -87,3 +99,86 @@ def check_attention(recipe: Recipe, shape: ModelShape) -> None:
             f" {needed / 2**20:.0f} MB for the decoder's attention scores, more than attention_mb ="
             f" {recipe.tiling.attention_mb}; show at most {most} pictures of this size, or smaller tiles"
         )
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that one export knows before its long work begins."""
+
+    inputs: Inputs
+    compiled: tuple[CompiledRecipe, ...]
+    calibration: str
+    validation: str | None
+    patches: tuple[TilePatches, ...]  # one a recipe; none for float32
+    precision: str
+    keep_float: tuple[str, ...]
+    out: Path
+    threads: int
+    say: Progress
+
+    @property
+    def made_from(self) -> dict[str, Any]:
+        """What the parts in the work folder rest on: other values start over. Not what is chosen later."""
+        files = sorted(path for path in self.inputs.checkpoint.iterdir() if path.is_file())
+        return {
+            "orinspect": __version__,
+            "checkpoint": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+            "recipes": [recipe.sha256 for recipe in self.inputs.recipes],
+            "calibration": self.calibration,
+            "embeddings": self.embeddings_type,
+        }
+
+    @property
+    def embeddings_type(self) -> str:
+        """How the bundle stores the token embeddings."""
+        return "float32" if self.precision == "float32" else "float16"
+
+
+def job_from_arguments(
+    checkpoint: str | Path,
+    recipes: Sequence[str | Path | Recipe],
+    calibration: str,
+    out: Path,
+    precision: str,
+    validation: str | None,
+    keep_float: Sequence[str],
+    threads: int,
+    progress: Progress | None,
+) -> Job:
+    """Read and check everything that can be wrong, so that it is said at once; nothing is written.
+
+    The arguments are those of `export_checkpoint`. UsageError, RecipeError, CheckpointError, DataSetError.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision is {', '.join(PRECISIONS)}; got {precision!r}")
+    if keep_float and precision != "int8":
+        raise UsageError(f"linears are kept float in int8 only; precision is {precision!r}")
+    say = progress or _silent
+    loaded = [recipe if isinstance(recipe, Recipe) else load_recipe(recipe) for recipe in recipes]
+    inputs = checked_inputs(checkpoint, loaded)
+    compiled = []
+    for index, recipe in enumerate(inputs.recipes):
+        say("recipes", index, len(inputs.recipes))
+        compiled.append(compiled_from_recipe(inputs.tokenizer, recipe))
+    say("recipes", len(inputs.recipes), len(inputs.recipes))
+    patches = [
+        patches_from_source(calibration, recipe, inputs.shape, say)
+        for recipe in inputs.recipes
+        if precision != "float32"
+    ]
+    return Job(
+        inputs,
+        tuple(compiled),
+        calibration,
+        validation,
+        tuple(patches),
+        precision,
+        tuple(keep_float),
+        out,
+        threads,
+        say,
+    )
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """The progress of a caller who gave none."""

@@ -115,7 +115,12 @@ class _SharedWeights:
 
     def store(self, name: str, values: npt.NDArray[Any]) -> onnx.TensorProto:
         """Append a matrix to the file; anything smaller stays in the graph."""
-        if values.ndim < 2 or values.nbytes < _LEAST_BESIDE:
+        if values.ndim < 2:
+            return inline(name, values)
+        self._written += 1
+        if self._progress is not None and self._written <= self._linears:
+            self._progress(f"{self._component}: weights", self._written, self._linears)
+        if values.nbytes < _LEAST_BESIDE:
             return inline(name, values)
         self._data.write(b"\0" * (-self._data.tell() % _ALIGNMENT))
         offset = self._data.tell()
@@ -126,9 +131,6 @@ class _SharedWeights:
         tensor.data_location = onnx.TensorProto.EXTERNAL
         for key, value in (("location", self._location), ("offset", offset), ("length", values.nbytes)):
             tensor.external_data.add(key=key, value=str(value))
-        self._written += 1
-        if self._progress is not None and self._written <= self._linears:
-            self._progress(f"{self._component}: weights", self._written, self._linears)
         return tensor
 
     def take_rest(self, graph: onnx.GraphProto, folder: Path) -> None:

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ..evaluation.gate.table import gate_tables
 from ..runtime.recipe import Recipe
 from .checkpoint_export import export_checkpoint
+from .work_folder import work_path
 
 
 def export_on_screen(
@@ -22,16 +24,38 @@ def export_on_screen(
     out: str | Path,
     *,
     precision: str = "int8",
+    validation: str | None = None,
+    keep_float: Sequence[str] = (),
     threads: int = 2,
 ) -> dict[str, Any]:
-    """`export_checkpoint` with its progress and its accuracy table on standard error."""
+    """`export_checkpoint` with its progress and its accuracy tables on standard error.
+
+    Where long work is kept after an error or Ctrl-C, a sentence says so.
+    """
     console = Console(stderr=True)
-    with ExportScreen(console) as screen:
-        report = export_checkpoint(
-            checkpoint, recipes, calibration, out, precision=precision, threads=threads, progress=screen.step
-        )
-    if precision == "int8":
-        console.print(accuracy_table(report))
+    try:
+        with ExportScreen(console) as screen:
+            report = export_checkpoint(
+                checkpoint,
+                recipes,
+                calibration,
+                out,
+                precision=precision,
+                validation=validation,
+                keep_float=keep_float,
+                threads=threads,
+                progress=screen.step,
+            )
+    except BaseException:
+        kept = work_path(Path(out))
+        if kept.exists():
+            console.print(f"What is done so far is kept in {kept}: the same command goes on there.")
+        raise
+    for tables in report.get("gate", {}).values():
+        for table in gate_tables(tables):
+            console.print(table)
+    if report.get("linears"):
+        console.print(linears_table(report))
     console.print(_summary(report), highlight=False)
     return report
 
@@ -65,24 +89,21 @@ class ExportScreen:
         self._bars.stop()
 
 
-def accuracy_table(report: dict[str, Any]) -> Table:
-    """Each component: its outputs against float, and how its linears run."""
-    table = Table(title="INT8 against float32 on held calibration tiles")
+def linears_table(report: dict[str, Any]) -> Table:
+    """How the linears of each component run."""
+    table = Table(title="How the linears run")
     table.add_column("component")
-    for name in ("cosine", "max abs error", "static", "per row", "kept float"):
+    for name in ("static", "per row", "smoothed", "kept float"):
         table.add_column(name, justify="right")
-    for name, accuracy in report.get("accuracy", {}).items():
-        modes = report["linears"][name]
-        counts = (str(modes[mode]) for mode in ("static", "per_row", "float"))
-        table.add_row(name, f"{accuracy['cosine']:.5f}", f"{accuracy['max_abs_error']:.4f}", *counts)
+    for name, modes in report["linears"].items():
+        table.add_row(name, *(str(modes[mode]) for mode in ("static", "per_row", "smoothed", "float")))
     return table
 
 
 def _summary(report: dict[str, Any]) -> str:
-    if report["precision"] != "int8":
+    if report["precision"] == "float32":
         return f"{report['bundle']}: float32, written in {report['seconds']} s"
     return (
-        f"{report['bundle']}: linears at {report['linear_bytes']['ratio']:.1%} of float32,"
-        f" {report['answers_equal']} of {report['answers_compared']} whole answers equal,"
-        f" written in {report['seconds']} s"
+        f"{report['bundle']}: {report['precision']}, linears at {report['linear_bytes']['ratio']:.1%} of"
+        f" float32, written in {report['seconds']} s"
     )

@@ -23,6 +23,11 @@ STATE = "state.json"
 _LOCK = "lock"
 
 
+def work_path(out: Path) -> Path:
+    """Where the export of the bundle `out` keeps its long work."""
+    return out.absolute().parent / f"{out.name}.work"
+
+
 class WorkFolder:
     """A context manager; leaving it removes the folder after success, and after an error without a part."""
 
@@ -31,7 +36,7 @@ class WorkFolder:
 
         BundleError when another export writes the same bundle, or when the place is somebody else's folder.
         """
-        self.path = out.absolute().parent / f"{out.name}.work"
+        self.path = work_path(out)
         self._digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
         self._parts: dict[str, Any] = {}
         self._lock: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,13 +44,16 @@ def graphs_from_checkpoint(
     embeddings_type: str = "float32",
     progress: Callable[[str], None] = lambda component: None,
     layer_progress: LayerProgress = silent,
+    done: Collection[str] = (),
+    finished: Callable[[str], None] = lambda component: None,
 ) -> GraphFiles:
     """Write vision, decoder, head_schema and (with a dense head) attributes .onnx and embeddings.npy [V, H].
 
     `grid_hw` in patches replaces the square of `tile_px`. `kept_ids` are the rows of head_schema (None: all).
-    `progress` is called with the name of each component before it is written, `layer_progress` with
-    (component, layers written, layers) inside vision and decoder. CheckpointError says what is wrong with the
-    checkpoint, before anything is written; every file appears whole or not at all.
+    `progress` is called with the name of each component before it is written, `finished` with it afterwards,
+    `layer_progress` with (component, layers written, layers) inside vision and decoder. Components in `done`
+    are there from before and are left alone. CheckpointError says what is wrong with the checkpoint, before
+    anything is written; every file appears whole or not at all.
     """
     folder, out_dir = Path(folder), Path(out_dir)
     shape = shape_from_checkpoint(folder, tile_px=tile_px, grid_hw=grid_hw)
@@ -65,19 +68,20 @@ def graphs_from_checkpoint(
         shape=shape,
         dense_types=() if dense is None else dense_types_from_weights(dense),
     )
-    progress("vision")
-    vision_to_file(files.vision, weights, shape, layer_progress)
-    if dense is not None and files.attributes is not None:
-        progress("attributes")
-        attributes_to_file(files.attributes, dense, shape)
-    progress("decoder")
-    decoder_to_file(files.decoder, weights, shape, layer_progress)
-    progress("head_schema")
-    word_head_to_file(
-        files.head_schema, weights, shape, None if kept_ids is None else np.asarray(kept_ids, np.int64)
-    )
-    progress("embeddings")
-    embeddings_to_file(files.embeddings, weights, shape, embeddings_type)
+    ids = None if kept_ids is None else np.asarray(kept_ids, np.int64)
+    writers: dict[str, Callable[[], None]] = {
+        "vision": lambda: vision_to_file(files.vision, weights, shape, layer_progress),
+        "decoder": lambda: decoder_to_file(files.decoder, weights, shape, layer_progress),
+        "head_schema": lambda: word_head_to_file(files.head_schema, weights, shape, ids),
+        "embeddings": lambda: embeddings_to_file(files.embeddings, weights, shape, embeddings_type),
+    }
+    if dense is not None:
+        writers["attributes"] = lambda: attributes_to_file(out_dir / "attributes.onnx", dense, shape)
+    for component, write in writers.items():
+        if component not in done:
+            progress(component)
+            write()
+            finished(component)
     return files
 
 

@@ -24,9 +24,10 @@ from orinspect.export.recipe_compile import frame_difference
 from orinspect.runtime.errors import CheckpointError, DataSetError, OrinspectError, RecipeError
 from orinspect.runtime.infer.bundle import Bundle
 from orinspect.runtime.infer.engines.engine import engine_from_bundle
-from orinspect.runtime.recipe import DefectType, Recipe, load_recipe
+from orinspect.runtime.recipe import Accuracy, DefectType, Recipe, load_recipe
 from orinspect.tests.tiny_checkpoint import write_tiny_checkpoint
 
+LENIENT = Accuracy(min_cosine=0.9, min_token_agreement=0.0, max_f_loss=1.0)
 REFERENCE = Path(__file__).parents[2] / "examples" / "reference" / "pcb-compare.toml"
 SCENES = "scenes:pcb?seed=77&parts=2"
 
@@ -38,14 +39,18 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipes() -> list[Recipe]:
-    """The shipped recipe, and a second one with another prompt, other labels and other coordinates."""
-    shipped = load_recipe(REFERENCE)
+    """The shipped recipe, and a second one with another prompt, other labels and other coordinates.
+
+    Random weights decide by a hair and never end: the gate asks for little, and answers are short.
+    """
+    shipped = dataclasses.replace(
+        load_recipe(REFERENCE), accuracy=LENIENT, max_defects_per_tile=1, token_budget=64
+    )
     other = dataclasses.replace(
         shipped,
         id="pcb-two",
         prompt="Name opens and shorts.",
         coordinates="0-1000",
-        max_defects_per_tile=2,
         defects=(DefectType("open", "E1"), DefectType("short", "E2")),
     )
     return [shipped, other]
@@ -88,24 +93,29 @@ def test_an_int8_bundle_opens_with_both_recipes(
 def test_the_manifest_says_how_the_bundle_was_made(exported: tuple[Path, dict[str, Any], Any]) -> None:
     out, report, _ = exported
     manifest = Bundle.open(out).manifest
-    assert set(manifest["accuracy"]) == {"vision", "attributes", "decoder"}
-    assert all(entry["cosine"] > 0.9 for entry in manifest["accuracy"].values())
+    for verdict in (manifest["gate"]["pcb-compare"], report["gate"]["pcb-two"]):
+        assert verdict["passed"]
+        for pictures in ("calibration", "validation"):
+            components = verdict["pictures"][pictures]["components"]
+            assert {"vision", "attributes", "decoder"} <= set(components)
+            assert all(entry["cosine"] > 0.9 for entry in components.values())
+    assert set(manifest["golden"]) == {"vision", "attributes", "decoder", "head_schema.pcb-compare"}
+    assert set(manifest["choices"]) == set(manifest["calibration"]) == {"vision", "attributes", "decoder"}
     assert (
         manifest["linear_bytes"]["ratio"] < 0.4
     )  # these linears are tiny, scales weigh more than they should
     assert manifest["source"]["checkpoint_sha256"] != manifest["manifest_sha256"]
     assert manifest["cpu"] and manifest["onnxruntime"]
     assert manifest["predicted_peak_memory_bytes"] > sum(p.stat().st_size for p in out.glob("*.onnx"))
-    assert manifest["flavour"] == "u8"
-    assert 0 <= report["answers_equal"] <= report["answers_compared"]
     json.dumps(report)
 
 
 def test_progress_begins_and_ends_every_step(exported: tuple[Path, dict[str, Any], Any]) -> None:
     _, _, steps = exported
     last = {what: (done, total) for what, done, total in steps}
-    assert {"recipes", "calibration pictures", "float graphs", "calibration answers", "bundle"} <= set(last)
-    assert all(done == total for done, total in last.values())
+    assert {"recipes", "calibration pictures", "float graph: decoder", "calibration answers"} <= set(last)
+    assert {"golden frames", "validation pictures: INT8", "bundle"} <= set(last)
+    assert not {what: step for what, step in last.items() if step[0] != step[1]}
 
 
 def test_a_float_bundle_keeps_the_checkpoints_embeddings(
@@ -117,7 +127,7 @@ def test_a_float_bundle_keeps_the_checkpoints_embeddings(
     bundle = Bundle.open(tmp_path / "b")
     assert bundle.embeddings.dtype == np.float32
     assert report["precision"] == bundle.precision == "float32"
-    assert "accuracy" not in bundle.manifest
+    assert "gate" not in bundle.manifest
 
 
 def test_calibration_counts_neither_the_prefix_nor_padding(
@@ -201,7 +211,7 @@ def test_frames_that_cannot_be_told_apart_refuse_temporal(
     from orinspect.export.graph.graphs import shape_from_checkpoint
 
     assert frame_difference(EqualFrames(), shape_from_checkpoint(folder)) == 0.0  # type: ignore[arg-type]
-    monkeypatch.setattr("orinspect.export.checkpoint_export.frame_difference", lambda *_: 0.05)
+    monkeypatch.setattr("orinspect.export.inputs.frame_difference", lambda *_: 0.05)
     assert "cannot tell template from part" in refused(
         tmp_path, RecipeError, folder, recipes[:1], "never read", precision="float32"
     )
