@@ -127,10 +127,10 @@ def test_the_command_writes_figures_and_a_table(tmp_path: Path, capsys: pytest.C
 
 
 def test_bounds_that_are_broken_are_said() -> None:
-    graphs: dict[str, Any] = {"wall_s": 1000.0, "cpu_s": None, "peak_rss_mib": 7000.0, "peak_anonymous_mib": 5.0}
-    graphs["bytes"] = {"decoder": 10**9}
-    machine: dict[str, Any] = {"cpu": "a CPU", "cores": 2, "memory_gib": 8, "has_vnni": True, "load_average": 0.0}
-    machine["onnxruntime"] = "1.31"
+    graphs: dict[str, Any] = {"wall_s": 1000.0, "cpu_s": None, "bytes": {"decoder": 10**9}}
+    graphs |= {"peak_rss_mib": 7000.0, "peak_anonymous_mib": 5.0}
+    machine: dict[str, Any] = {"cpu": "a CPU", "cores": 2, "memory_gib": 8, "onnxruntime": "1.31"}
+    machine |= {"has_vnni": True, "load_average": 0.0}
     model = {"name": "2b", "is_whole": True, "parameters": 2, "layers": 28, "vision_depth": 24}
     text = real_size_text({"model": model, "machine": machine, "tile_px": 448, "stages": {"graphs": graphs}})
     assert "memory of writing the graphs: 6.84 GiB of 6 allowed: TOO MUCH" in text
