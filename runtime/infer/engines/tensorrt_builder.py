@@ -178,7 +178,9 @@ def _parse_errors(parser: Any, graph: Path) -> str:
     if not graph.is_file():
         return f"{graph} does not exist; copy the bundle again"
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    said = "; ".join(f"node {error.node_name() or '?'}: {error.desc()}" for error in errors)
+    said = "; ".join(
+        f"node {error.node_name() or '?'} ({error.node_operator()}): {error.desc()}" for error in errors
+    )
     return f"TensorRT cannot read {graph.name}: {said or 'no reason given'}; export the bundle again"
 
 
