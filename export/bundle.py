@@ -25,10 +25,9 @@ import numpy as np
 from .. import __version__
 from ..runtime.errors import BundleError
 from ..runtime.infer.bundle import MANIFEST, SCHEMA, CompiledRecipe, manifest_digest, sha256_of_file
+from ..runtime.infer.decode import rows_a_call
+from ..runtime.infer.pictures.views import pictures_a_call
 from ..runtime.infer.shape import ModelShape
-
-DECODER_ROWS = 16
-"""Tiles in one decoder call on the device; with it the predicted memory is counted."""
 
 CHECKPOINT_FILES = ("*.safetensors", "*.json")
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "README.md")
@@ -119,23 +118,28 @@ def checkpoint_digest(checkpoint: Path) -> str:
 
 
 def predicted_memory_bytes(folder: Path, shape: ModelShape, compiled: Sequence[CompiledRecipe]) -> int:
-    """Upper estimate for one inspector: graphs twice (weights are repacked), embeddings, KV, scores."""
-    graphs = sum(path.stat().st_size for path in folder.glob("*.onnx*"))
+    """Upper estimate for one inspector on ONNX Runtime: graphs twice (weights are repacked), embeddings, and
+    the keys, values and attention scores of the recipe that needs most.
+    """
+    graphs = sum(
+        path.stat().st_size
+        for pattern in ("*.onnx*", "*.weights")
+        for path in folder.glob(pattern)
+        if ".tensorrt." not in path.name
+    )
     embeddings = (folder / "embeddings.npy").stat().st_size
-    longest = max(
-        len(one.prefix_ids)
-        + one.recipe.pictures * shape.tokens
-        + sum(map(len, one.between_ids))
-        + len(one.suffix_ids)
-        + one.recipe.token_budget
-        for one in compiled
-    )
-    past = 4 * DECODER_ROWS * shape.layers * 2 * shape.kv_heads * longest * shape.head_dim
-    scores = (
-        4 * DECODER_ROWS * max(shape.vision_heads * shape.patches**2, shape.heads * shape.tokens * longest)
-    )
     # the engine copies the past once, and softmax needs the scores twice
-    return 2 * graphs + embeddings + 2 * past + 2 * scores
+    return 2 * graphs + embeddings + 2 * max(_working_bytes(shape, one) for one in compiled)
+
+
+def _working_bytes(shape: ModelShape, compiled: CompiledRecipe) -> int:
+    """Keys and values of one decoder call at its longest, and the attention scores of the largest call."""
+    rows = rows_a_call(compiled, shape)
+    texts = sum(map(len, compiled.between_ids)) + len(compiled.suffix_ids)
+    tokens, prefix = compiled.recipe.pictures * shape.tokens + texts, len(compiled.prefix_ids)
+    past = 4 * int(np.prod(shape.past_kv_shape(rows, prefix + tokens + compiled.recipe.token_budget)))
+    seeing = pictures_a_call(compiled.recipe, shape) * shape.vision_scores_bytes
+    return past + max(seeing, rows * shape.decoder_scores_bytes(tokens, prefix))
 
 
 def cpu_name() -> str:

@@ -372,7 +372,7 @@ def _header(path: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
     for name, entry in header.items():
         try:
             kind, shape = entry["dtype"], tuple(entry["shape"])
-            begin, end = entry["data_offsets"]
+            begin, end = (int(offset) for offset in entry["data_offsets"])
         except (KeyError, TypeError, ValueError):
             raise CheckpointError(f"{path.name} is not safetensors: its entry {name} is broken") from None
         if kind not in _ITEM_BYTES:
@@ -380,7 +380,7 @@ def _header(path: Path) -> tuple[dict[str, _Stored], dict[str, str]]:
                 f"{path.name}: {name} is stored as {kind}; supported are F32, F16 and BF16, so save the float"
                 " model"
             )
-        if end - begin != _ITEM_BYTES[kind] * int(np.prod(shape, dtype=np.int64)):
+        if begin < 0 or end - begin != _ITEM_BYTES[kind] * int(np.prod(shape, dtype=np.int64)):
             raise CheckpointError(f"{path.name}: the bytes of {name} do not fit its shape {list(shape)}")
         if 8 + length + end > size:
             raise CheckpointError(f"{path.name} is truncated: {name} ends behind its {size} bytes")

@@ -232,3 +232,14 @@ def test_a_damaged_dense_head(folder: Path) -> None:
     assert "dense_head.safetensors: " in refused_by_graphs(folder)
     rewritten(path, lambda header: header.pop("fc1.bias"))
     assert refused_by_graphs(folder).startswith("dense_head.safetensors has no tensor fc1.bias; its")
+
+
+def test_bytes_before_the_data_are_no_tensor(folder: Path) -> None:
+    file = shard_of(folder, QUERY)
+
+    def moved(header: Header) -> None:
+        begin, end = header[QUERY]["data_offsets"]
+        header[QUERY]["data_offsets"] = [-8, end - begin - 8]
+
+    rewritten(folder / file, moved)
+    assert refused_by_graphs(folder) == f"{file}: the bytes of {QUERY} do not fit its shape [128, 64]"

@@ -159,3 +159,16 @@ def test_a_pickle_is_never_loaded(copy: Path) -> None:
     bundle = Bundle.open(copy)
     with pytest.raises(BundleError, match=r"embeddings\.npy is not an array"):
         _ = bundle.embeddings
+
+
+def test_a_bundle_of_one_picture_from_before_there_were_several_still_opens(copy: Path) -> None:
+    path = copy / "recipes" / "pcb-compare" / "prompt.json"
+    prompt = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(prompt | {"between_ids": [1020, 1019]}), encoding="utf-8")
+    files = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))["files"]
+    files["recipes/pcb-compare/prompt.json"] = {
+        "bytes": path.stat().st_size,
+        "sha256": sha256_of_file(path),
+    }
+    change_manifest(copy, files=files)
+    assert Bundle.open(copy).recipe().between_ids == ()
