@@ -26,8 +26,8 @@ SAID = """Layers:
     "[ { Name: c, Datatype: Int8, Format: (Transposed) }], Outputs: [ { Name: b, Datatype: Float, Format: "
     "(Linear) }], TacticName: s, StreamId: 0, Metadata: [ONNX Layer: up][ONNX Layer: node_of_up.dq]",
     "Name: down_myl0_3, LayerType: gemm, Inputs: [ { Name: b, Datatype: Half, Format: (Linear) }], "
-    "Constants: [ { Name: d, Datatype: Half, Format: (Linear) }], Outputs: [ { Name: y, Datatype: Float, Format: "
-    "(Linear) }], TacticName: s, StreamId: 0, Metadata: [ONNX Layer: down]",
+    "Constants: [ { Name: d, Datatype: Half, Format: (Linear) }], Outputs: [ { Name: y, Datatype: Float, "
+    "Format: (Linear) }], TacticName: s, StreamId: 0, Metadata: [ONNX Layer: down]",
     "Name: __mye252_0_myl1_0, LayerType: shape_call, Inputs: [], Constants: [], Outputs: [], TacticName: , "
     "StreamId: 0, Metadata: ",
     "Name: __myl_Move_myl1_1, LayerType: kgen, Inputs: [ { Name: x [profile 1], Datatype: Float, Format: "
