@@ -19,8 +19,9 @@ from .block_pass import RowErrors, made_by, outputs_of
 
 SUSPECTS = 8
 FEEDS = 4
-MATERIAL = 0.20
-"""A suspect stays float where that takes this share off the error of the outputs ..."""
+MATERIAL, TIMES_FAIR, MOST_ASKED = 0.20, 3.0, 0.9
+"""A suspect stays float where that takes this share off the error of the outputs, and at least three times
+the share that a linear of this component has on average (of two linears each has half of it) ..."""
 NEGLIGIBLE = 0.02
 """... unless that error, the mean of |int8 - float| / |float| over rows, is below this already."""
 
@@ -29,16 +30,18 @@ _BASE = ""  # the variant in which no suspect is float
 
 @dataclass(frozen=True)
 class Confirmation:
-    """One suspect: the error of the component's outputs with it in INT8 and with it in float."""
+    """One suspect of `linears` INT8 linears: the outputs' error with it in INT8 and with it in float."""
 
     linear: str
     error_int8: float
     error_float: float
+    linears: int
 
     @property
     def is_needed(self) -> bool:
         """Whether the linear has to stay float."""
-        return self.error_int8 > NEGLIGIBLE and self.error_float <= (1 - MATERIAL) * self.error_int8
+        asked = max(MATERIAL, min(MOST_ASKED, TIMES_FAIR / self.linears))
+        return self.error_int8 > NEGLIGIBLE and self.error_float <= (1 - asked) * self.error_int8
 
 
 def local_error(choice: LinearChoice) -> float:
@@ -82,7 +85,8 @@ def confirmations(
     for block in blocks:
         sweep.through(block, suspects)
     base = sweep.error(_BASE)
-    return base, tuple(Confirmation(name, base, sweep.error(name)) for name in suspects)
+    count = sum(choice.mode != "float" for choice in choices)
+    return base, tuple(Confirmation(name, base, sweep.error(name), count) for name in suspects)
 
 
 class _Sweep:

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from orinspect.calibration.choice import Limits, LinearChoice, Mode
-from orinspect.calibration.sessions import Session, kernel_counts
-from orinspect.export.int8 import (
+from orinspect.calibration.calibrate import calibrate
+from orinspect.calibration.choice import LinearChoice, Mode
+from orinspect.calibration.int8_graph import (
     ZERO_POINT,
     Flavour,
     flavour_from_int8,
-    int8_component,
     int8_from_float,
     linear_bytes,
 )
-from orinspect.runtime.errors import CheckpointError, EngineError
+from orinspect.calibration.sessions import Session, kernel_counts
+from orinspect.runtime.errors import CheckpointError
 from orinspect.tests.linear_graphs import attention_graph, feeds, linear_graph, saved
 
 QKV = tuple(f"layers.0.self_attn.{name}_proj" for name in "qkv")
@@ -176,46 +175,6 @@ def test_wrong_choices_and_opsets_are_errors() -> None:
         int8_from_float(newer, [])
 
 
-def test_component_from_feeds_to_file(tmp_path: Path) -> None:
-    path, told = saved(attention_graph(), tmp_path), []
-    out = tmp_path / "int8.onnx"
-    result = int8_component(
-        path, iter(feeds(6, 64)), out, threads=1, progress=lambda what, done, total: told.append(what)
-    )
-    assert [choice.name for choice in result.choices] == [*QKV, *LINEARS[3:]]
-    assert result.linears_float == ()
-    assert result.bytes_after / result.bytes_before == result.bytes_ratio <= 0.27
-    assert result.cosine > 0.999
-    assert 0 < result.max_abs_error < 0.5
-    assert set(told) == {"ranges", "accuracy"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["float.onnx", "int8.onnx"]
-    json.dumps(result.to_json())
-    values = feeds(2, 64, seed=9)[1]["x"]
-    assert np.corrcoef(_run(out, values).ravel(), _run(path, values).ravel())[0, 1] > 0.999
-
-
-def test_component_keeps_what_it_is_told_to_keep(tmp_path: Path) -> None:
-    path = saved(attention_graph(), tmp_path)
-    result = int8_component(path, feeds(2, 64), tmp_path / "int8.onnx", keep_float={LINEARS[-1]}, threads=1)
-    assert result.linears_float == (LINEARS[-1],)
-    assert kernel_counts(tmp_path / "int8.onnx")["MatMulIntegerToFloat"] == len(LINEARS) - 1
-
-
-def test_component_measures_a_lone_feed_too(tmp_path: Path) -> None:
-    path = saved(attention_graph(), tmp_path)
-    result = int8_component(path, feeds(1, 64), tmp_path / "int8.onnx", threads=1)
-    assert result.cosine > 0.999
-
-
-def test_a_failed_component_leaves_nothing_behind(tmp_path: Path) -> None:
-    path = saved(attention_graph(), tmp_path)
-    broken = feeds(2, 64)
-    broken[1]["x"][0, 0, 0] = np.inf
-    with pytest.raises(EngineError, match="NaN or infinity"):
-        int8_component(path, broken, tmp_path / "int8.onnx", threads=1)
-    assert [p.name for p in tmp_path.iterdir()] == ["float.onnx"]
-
-
 def test_modes_of_one_input_may_differ() -> None:
     choices = [
         _choice(QKV[0], "static"),
@@ -228,36 +187,22 @@ def test_modes_of_one_input_may_differ() -> None:
     assert kernel_counts(int8.SerializeToString())["MatMulIntegerToFloat"] == 3
 
 
-def test_large_graphs_keep_their_weights_in_a_file_beside_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = saved(attention_graph(), tmp_path)
-    small = int8_component(path, feeds(2, 64), tmp_path / "small.onnx", threads=1)
-    monkeypatch.setattr("orinspect.export.int8._LARGEST_FILE", 0)
-    large = int8_component(path, feeds(2, 64), tmp_path / "int8.onnx", threads=1)
-    assert large.outputs == small.outputs
-    assert large.bytes_after == small.bytes_after
-    names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == ["float.onnx", "int8.onnx", "int8.onnx.data", "small.onnx"]
-    weights = 4 * 64 * 64 + 2 * 64 * 256
-    assert (tmp_path / "int8.onnx").stat().st_size < weights < (tmp_path / "int8.onnx.data").stat().st_size
-
-
-def test_spiked_rows_make_component_choose_per_row_and_it_pays(tmp_path: Path) -> None:
+def test_spiked_rows_make_calibration_choose_per_row_and_it_pays(tmp_path: Path) -> None:
     path, given = saved(attention_graph(), tmp_path), feeds(4, 64)
     for feed in given:
         feed["x"][:, [3, 20]] *= 300
     others = np.ones(32, bool)
     others[[3, 20]] = False
 
-    def error_of_the_others(out: Path, limits: Limits) -> float:
-        result = int8_component(path, given, out, limits=limits, threads=1)
-        modes.append({choice.mode for choice in result.choices})
-        exact, measured = (_run(graph, given[1]["x"])[:, others] for graph in (path, out))
+    choices = calibrate(path, given, tmp_path / "work", threads=1)
+    assert {choice.mode for choice in choices} == {"per_row"}
+    loudest = max(float(np.abs(feed["x"]).max()) for feed in given)
+    of_qkv = [choice for choice in choices if choice.name in QKV]
+    static = [replace(choice, mode="static", clip=loudest) for choice in of_qkv]
+
+    def error_of_the_others(chosen: list[LinearChoice]) -> float:
+        int8 = int8_from_float(onnx.load(str(path)), chosen)
+        exact, measured = (_run(graph, given[1]["x"])[:, others] for graph in (path, int8))
         return float(np.linalg.norm(measured - exact) / np.linalg.norm(exact))
 
-    modes: list[set[str]] = []
-    chosen = error_of_the_others(tmp_path / "chosen.onnx", Limits())
-    forced = error_of_the_others(tmp_path / "static.onnx", Limits(1e9, 1e9, 1e9, 1e9, 1e9, 1e9))
-    assert "per_row" in modes[0] and "float" not in modes[0]
-    assert chosen < forced / 10
+    assert error_of_the_others(of_qkv) < error_of_the_others(static) / 10

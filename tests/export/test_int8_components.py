@@ -10,10 +10,14 @@ import numpy.typing as npt
 import onnx
 import pytest
 
+from orinspect.calibration.calibrate import calibrate
+from orinspect.calibration.choice import LinearChoice
+from orinspect.calibration.closeness import output_errors
+from orinspect.calibration.int8_graph import LinearBytes, flavour_from_int8, linear_bytes_of_file
 from orinspect.calibration.linears import linears_of
 from orinspect.calibration.sessions import Feed, MaskedFeed, Session, inputs_of, kernel_counts
 from orinspect.export.graph.graphs import GraphFiles, graphs_from_checkpoint
-from orinspect.export.int8 import Int8Result, flavour_from_int8, int8_component, linear_bytes_of_file
+from orinspect.export.int8 import int8_to_files
 from orinspect.runtime.infer.sequence import mask_for, mrope_cos_sin
 from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES, write_tiny_checkpoint
 
@@ -22,12 +26,13 @@ TILES, PADDING, TEXT = 4, 3, 12
 
 @dataclass(frozen=True)
 class Component:
-    """A float graph, its INT8 graph and what was measured."""
+    """A float graph, its INT8 graph, how its linears run and their bytes."""
 
     source: Path
     int8: Path
     feeds: list[Feed]
-    result: Int8Result
+    choices: tuple[LinearChoice, ...]
+    size: LinearBytes
 
 
 def _decoder_feed(files: GraphFiles, seen: Mapping[str, npt.NDArray[Any]], seed: int) -> MaskedFeed:
@@ -67,11 +72,12 @@ def components(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Component]
     attributes: list[Feed] = list(seen)
     decoder: list[Feed] = [_decoder_feed(files, one, seed) for seed, one in enumerate(seen)]
     sources = {"vision": files.vision, "attributes": files.attributes, "decoder": files.decoder}
-    made = {}
+    made, work, out = {}, folder / "work", folder / "int8"
+    out.mkdir()
     for name, feeds in {"vision": vision, "attributes": attributes, "decoder": decoder}.items():
-        out = folder / f"{name}.int8.onnx"
-        result = int8_component(sources[name], feeds, out, threads=1)
-        made[name] = Component(sources[name], out, feeds, result)
+        choices = calibrate(sources[name], feeds, work, threads=1)
+        written = int8_to_files(sources[name], choices, out, name)
+        made[name] = Component(sources[name], written.onnxruntime, feeds, choices, written.linears)
     return made
 
 
@@ -83,7 +89,7 @@ def test_every_linear_is_an_integer_kernel(components: dict[str, Component], nam
     component = components[name]
     count = len(linears_of(onnx.load(str(component.source))))
     assert count == {"vision": 6 * 4 + 1 + 3 * 2, "attributes": 2, "decoder": 4 * 7}[name]
-    assert [choice.mode for choice in component.result.choices].count("float") == 0
+    assert [choice.mode for choice in component.choices].count("float") == 0
     kernels = kernel_counts(component.int8)
     assert kernels["MatMulIntegerToFloat"] == count
     assert "DequantizeLinear" not in kernels
@@ -91,24 +97,26 @@ def test_every_linear_is_an_integer_kernel(components: dict[str, Component], nam
 
 @pytest.mark.parametrize("name", NAMES)
 def test_linears_shrink_to_27_percent(components: dict[str, Component], name: str) -> None:
-    result = components[name].result
-    assert result.bytes_ratio <= 0.27
-    assert linear_bytes_of_file(components[name].int8).ratio == result.bytes_ratio
-    assert linear_bytes_of_file(components[name].source).ratio == 1
+    component = components[name]
+    assert component.size.ratio <= 0.27
+    assert linear_bytes_of_file(component.int8) == component.size
+    assert linear_bytes_of_file(component.source).ratio == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_stay_close(components: dict[str, Component], name: str) -> None:
-    result = components[name].result
-    assert result.cosine > 0.998  # random weights carry every rounding through all layers
-    for choice in result.choices:
+    component = components[name]
+    errors = output_errors(component.source, component.int8, component.feeds, threads=1)
+    for error in errors.values():
+        assert error.cosine > 0.998  # random weights carry every rounding through all layers
+    for choice in component.choices:
         assert choice.error_static is not None and choice.error_static < 0.05, choice
 
 
 def test_decoder_shares_quantisation_and_padding_does_not_count(components: dict[str, Component]) -> None:
     component = components["decoder"]
     assert kernel_counts(component.int8)["QuantizeLinear"] == 4 * 4  # q k v | o | gate up | down
-    clips = [choice.clip for choice in component.result.choices]
+    clips = [choice.clip for choice in component.choices]
     assert all(clip is not None and clip < 100 for clip in clips)  # the padding's embeds are 1e4
 
 
