@@ -34,17 +34,17 @@ def _f_tables(pictures: Mapping[str, Any]) -> list[Table]:
     labelled = {name: one["f"] for name, one in pictures.items() if one["f"] is not None}
     if not labelled:
         return []
-    table = Table(title="F by type of defect")
+    ends = {name: one["interval"] for name, one in labelled.items()}
+    intervals = [f"{name} {low:+.3f} to {high:+.3f}" for name, (low, high) in ends.items()]
+    table = Table(title="F by type of defect", caption=f"95 % of the change: {', '.join(intervals)}")
     table.add_column("type")
     for name in labelled:
         for column in ("float", "INT8", "change"):
-            table.add_column(f"{name} {column}" if column == "float" else column, justify="right")
+            table.add_column(f"{name}\n{column}" if column == "float" else f"\n{column}", justify="right")
     types = dict.fromkeys(key for change in labelled.values() for key in change["per_class"])
     for kind in types:
         table.add_row(kind, *(cell for one in labelled.values() for cell in _row(one["per_class"][kind])))
     table.add_row("all", *(cell for one in labelled.values() for cell in _row(one)), style="bold")
-    intervals = (("", "95 %", "{:+.3f} {:+.3f}".format(*one["interval"])) for one in labelled.values())
-    table.add_row("", *(cell for cells in intervals for cell in cells))
     return [table]
 
 

@@ -146,7 +146,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     plants = result["plants"]
     first = next(iter(plants.values()))["ours"]
     caption = (
-        f"F in INT8 / largest relative error of a component's output. In float every planted checkpoint has"
+        "F in INT8 / largest relative error of a component's output / tokens as float. In float every one has"
         f" F {first['f_float']:.3f} ({first['defects']} defects on `{result['boards']}`, calibrated on"
         f" `{result['calibration']}`). **Bold**: the gate lets it pass."
     )
@@ -178,7 +178,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _shown(one: Mapping[str, Any]) -> str:
-    text = f"{one['f_int8']:.3f} / {one['worst_error']:.3f}"
+    text = f"{one['f_int8']:.3f} / {one['worst_error']:.3f} / {one['tokens']:.1%}"
     return f"**{text}**" if one["passed"] else text
 
 
