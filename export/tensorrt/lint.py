@@ -28,6 +28,7 @@ _INT32 = 2**31 - 1
 _INPUT_TYPES = {TensorProto.FLOAT, TensorProto.FLOAT16}
 _CONSTANT_INPUTS = {"Squeeze": (1,), "Unsqueeze": (1,), "Split": (1,), "Slice": (3, 4), "ReduceSum": (1,)}
 _DATA_INPUT = {"Where": 1}  # the first input that carries data, 0 elsewhere
+_UNKNOWN = "?"  # stands for the type variable of an operator without a schema
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -178,10 +179,11 @@ def _operator_findings(graph: _Graph, node: onnx.NodeProto) -> Iterator[Finding]
     """Operators and types: TensorRT's table, ONNX's own constraints, and strong typing."""
     table = operator_table()["operators"]
     entry = table.get(node.op_type, {})
-    main = _DATA_INPUT.get(node.op_type, 0)
     schema = _schema(node, graph.opset)
     kinds = _kinds_of_inputs(graph, node, schema)
-    data = {kind for role, kind in kinds if schema is not None and role == kinds[main][0]}
+    main = _DATA_INPUT.get(node.op_type, 0)
+    data_role = schema.inputs[main].type_str if schema and len(schema.inputs) > main else _UNKNOWN
+    data = {kind for role, kind in kinds if role == data_role}
     if node.op_type == "Cast":
         data |= {attribute.i for attribute in node.attribute if attribute.name == "to"}
     for version in graph.versions:
@@ -222,12 +224,10 @@ def _kinds_of_inputs(graph: _Graph, node: onnx.NodeProto, schema: Any) -> list[t
     kinds = []
     for index, value in enumerate(node.input):
         formal = schema.inputs[min(index, len(schema.inputs) - 1)] if schema and schema.inputs else None
-        kind = graph.types.get(value, 0)
-        if value and kind:
-            kinds.append((formal.type_str if formal else "T", kind))
-        elif value:
-            kinds.append(("?", kind))
-    return [(role, kind) for role, kind in kinds if kind] or [("T", TensorProto.UNDEFINED)]
+        kind = graph.types.get(value, TensorProto.UNDEFINED)
+        if kind != TensorProto.UNDEFINED:
+            kinds.append((formal.type_str if formal else _UNKNOWN, kind))
+    return kinds
 
 
 def _allowed(schema: Any, role: str) -> set[str]:

@@ -123,6 +123,15 @@ def test_numbers_beyond_int32_and_doubles_are_found() -> None:
     assert _said(model) == {("end", "int64"), ("d", "float64")}
 
 
+def test_values_of_unknown_type_say_nothing() -> None:
+    """What an unknown operator gives has no type: only the operator itself is a finding."""
+    foreign = helper.make_node("Attention", ["x", "x", "x"], ["a"], name="attention")
+    limit = helper.make_node("Constant", [], ["limit"], name="limit", value_float=0.5)
+    below = helper.make_node("Less", ["x", "limit"], ["below"], name="below")
+    model = _graph([foreign, limit, below, _node("Where", ["below", "a", "a"])])
+    assert _said(model) == {("attention", "operator")}
+
+
 def test_nodes_need_names_of_their_own() -> None:
     twice = [
         helper.make_node("Abs", ["x"], ["a"], name="same"),
