@@ -45,8 +45,8 @@ def write_stack(path: Path, *, layers: int, width: int) -> int:
                 tensor,
                 numpy_helper.from_array(np.full(width, 1e-3, np.float32), f"{name}.scales"),
                 numpy_helper.from_array(np.zeros(width, np.int8), f"{name}.zeros"),
-                numpy_helper.from_array(np.float32(0.05), f"{name}.scale"),
-                numpy_helper.from_array(np.int8(0), f"{name}.zero"),
+                numpy_helper.from_array(np.array(0.05, np.float32), f"{name}.scale"),
+                numpy_helper.from_array(np.array(0, np.int8), f"{name}.zero"),
             ]
             nodes += [
                 helper.make_node("QuantizeLinear", [value, f"{name}.scale", f"{name}.zero"], [f"{name}.q"]),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from orinspect.jetson import plan_store
 from orinspect.jetson.plan_store import (
     activate,
     building_folder,
@@ -85,7 +85,7 @@ def test_a_power_cut_at_any_step_leaves_a_set_that_works(
     monkeypatch.setattr(os, "replace", cut(os.replace))
     monkeypatch.setattr(os, "fsync", cut(os.fsync))
     monkeypatch.setattr(Path, "rename", cut(Path.rename))
-    monkeypatch.setattr(plan_store.shutil, "rmtree", cut(plan_store.shutil.rmtree))
+    monkeypatch.setattr(shutil, "rmtree", cut(shutil.rmtree))
     with pytest.raises(PowerCut):
         activate(tmp_path, built(tmp_path, NEW, b"new"))
     monkeypatch.undo()
