@@ -63,7 +63,7 @@ def bundle_folder(out: str | Path) -> Iterator[Path]:
 def write_recipe(folder: Path, compiled: CompiledRecipe) -> None:
     """recipes/<id>/ of one compiled recipe, in a bundle folder under construction."""
     place = folder / "recipes" / compiled.recipe.id
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)  # a work folder has it from an earlier try
     (place / "recipe.json").write_text(compiled.recipe.to_json(), encoding="utf-8")
     (place / "guide.json").write_text(compiled.guide.to_json(), encoding="utf-8")
     prompt = {
@@ -155,7 +155,7 @@ def cpu_name() -> str:
 def copy_licences(checkpoint: Path, folder: Path) -> None:
     """licences/: the checkpoint's licence and model card; a note where it has none."""
     target = folder / "licences"
-    target.mkdir()
+    target.mkdir(exist_ok=True)
     paths = sorted({path for pattern in LICENCE_FILES for path in checkpoint.glob(pattern) if path.is_file()})
     for path in paths:
         shutil.copyfile(path, target / path.name)
