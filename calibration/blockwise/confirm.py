@@ -106,13 +106,13 @@ class _Sweep:
     def through(self, block: Block, suspects: Collection[str]) -> None:
         """Take every variant behind `block`, and start those of the suspects in it."""
         own = [linear.name for linear in linears_of(block.model)]
-        before = self._passed[_BASE]
         chosen = [self._choices[name] for name in own]
-        self._run(block, chosen, {name: self._passed[name] for name in list(self._passed)})
-        for name in own:
+        waiting = dict(self._passed)
+        for name in own:  # first, while the base still stands in front of the block
             if name in suspects:
                 without = [replace(c, mode="float") if c.name == name else c for c in chosen]
-                self._run(block, without, {name: before})
+                self._run(block, without, {name: self._passed[_BASE]})
+        self._run(block, chosen, waiting)
 
     def error(self, variant: str) -> float:
         """Mean error of the outputs; those before the variant's linear are the base's."""
@@ -129,10 +129,9 @@ class _Sweep:
         with Session(model.SerializeToString(), folder=block.folder, threads=self._threads) as session:
             for name, passed in variants.items():
                 errors = self._errors.setdefault(name, RowErrors())
-                behind: dict[int, dict[str, Array]] = {}
+                behind = self._passed.setdefault(name, {})  # of a running variant this is `passed` itself
                 for index, feed in self._feeds.items():
                     values = session.run(block.feed(inputs_of(feed), passed[index]), made_by(block))
                     behind[index] = block.passed_on(values, passed[index])
                     for output in outputs_of(block):
                         errors.add(feed, output, values[output], self._exact[index][output])
-                self._passed[name] = behind

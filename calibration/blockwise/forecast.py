@@ -64,7 +64,7 @@ def forecast_of_blocks(
     """`blocks` over `feeds` feeds of the size that was measured; `confirmed` more go through INT8 at the end.
 
     Everything grows with the weights of a block. Memory is the most that this process has held so far, for
-    every block runs as the measured one did, and what the confirmation holds: about four streams a pass.
+    every block runs as the measured one did, and what the confirmation holds: about two streams a pass.
     """
     share = [weight_count(block) / weight_count(measured) for block in blocks]
     passes = seconds.float_feed * feeds + seconds.int8_feed * (feeds + confirmed)
@@ -73,7 +73,7 @@ def forecast_of_blocks(
     return Forecast(
         sum(share) * (seconds.once * _ONCE_MORE + passes),
         math.ceil(4 * feed_bytes * feeds),  # two streams, in front of a block and behind it
-        _peak_bytes() + more + math.ceil(4 * confirmed * feed_bytes),
+        _peak_bytes() + more + math.ceil(2 * confirmed * feed_bytes),
         measured.name,
     )
 
