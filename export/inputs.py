@@ -18,6 +18,7 @@ from ..runtime.recipe import Recipe, load_recipe
 from .calibration_feeds import TilePatches, patches_from_source
 from .graph.checkpoint import Weights
 from .graph.graphs import checked_weights, shape_from_checkpoint
+from .graph.vision import dense_types_from_weights
 from .prompt import check_tokenizer, tokenizer_from_checkpoint
 from .recipe_compile import (
     LEAST_FRAME_DIFFERENCE,
@@ -60,9 +61,23 @@ def checked_inputs(checkpoint: str | Path, recipes: Sequence[Recipe]) -> Inputs:
     difference = frame_difference(weights, shape)
     decided = [with_compare(recipe, difference, dense is not None) for recipe in recipes]
     check_compare(decided, difference)
+    types = () if dense is None else dense_types_from_weights(dense)
     for recipe in decided:
         check_attention(recipe, shape)
+        _check_runs(recipe, types)
     return Inputs(checkpoint, tuple(decided), shape, weights, dense, tokenizer, difference)
+
+
+def _check_runs(recipe: Recipe, dense_types: Sequence[str]) -> None:
+    """What the device would refuse when it opens the bundle is refused before the work."""
+    if recipe.template != "frame":
+        raise RecipeError(f"recipe {recipe.id}: template = {recipe.template!r} cannot run yet; use 'frame'")
+    unknown = [name for name in recipe.types if dense_types and name not in dense_types]
+    if unknown:
+        raise RecipeError(
+            f"recipe {recipe.id}: the checkpoint's dense head knows {', '.join(dense_types)}, not"
+            f" {', '.join(unknown)}; use its types, or remove dense_head.safetensors to inspect by words alone"
+        )
 
 
 def with_compare(recipe: Recipe, difference: float, has_dense_head: bool) -> Recipe:

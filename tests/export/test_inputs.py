@@ -16,7 +16,7 @@ from orinspect.export.inputs import check_attention, checked_inputs
 from orinspect.export.recipe_compile import PATCH_WEIGHT
 from orinspect.runtime.errors import RecipeError
 from orinspect.runtime.infer.shape import ModelShape
-from orinspect.runtime.recipe import Clip, Recipe, Tiling
+from orinspect.runtime.recipe import Clip, DefectType, Recipe, Tiling
 from orinspect.tests.small_bundle import small_recipe
 from orinspect.tests.tiny_checkpoint import TinySizes, write_tiny_checkpoint
 
@@ -114,3 +114,15 @@ def test_the_check_comes_before_any_work(tmp_path: Path) -> None:
     recipe = small_recipe(tiling=Tiling(1024, 1024, (1.0,), 64))
     with pytest.raises(RecipeError, match=r"a grid of 64 x 64 patches needs 256 MB .* tile_px = 704"):
         checked_inputs(folder, [recipe])
+
+
+def test_a_recipe_that_the_device_would_refuse_is_refused_before_the_work(tmp_path: Path) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "tiny")
+    fixed = small_recipe(template="golden.png")
+    with pytest.raises(RecipeError, match=r"template = 'golden\.png' cannot run yet"):
+        checked_inputs(folder, [fixed])
+    rust = small_recipe(defects=(DefectType("rust", "R1"),))
+    with pytest.raises(RecipeError, match="not rust; use its types"):
+        checked_inputs(folder, [rust])
+    (folder / "dense_head.safetensors").unlink()
+    assert checked_inputs(folder, [rust]).dense is None
