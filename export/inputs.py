@@ -76,7 +76,7 @@ def _check_runs(recipe: Recipe, dense_types: Sequence[str]) -> None:
     if unknown:
         raise RecipeError(
             f"recipe {recipe.id}: the checkpoint's dense head knows {', '.join(dense_types)}, not"
-            f" {', '.join(unknown)}; use its types, or remove dense_head.safetensors to inspect by words alone"
+            f" {', '.join(unknown)}; use its types, or remove its file to inspect by words alone"
         )
 
 
