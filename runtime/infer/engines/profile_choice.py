@@ -8,7 +8,7 @@ padded token is masked for everybody and looks at itself alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ LAYERS = "layers"
 """Stands in the profiles for the layers of a part of the decoder."""
 
 Dims = tuple[int, ...]
+Run = Callable[[Mapping[str, FloatArray]], Mapping[str, FloatArray]]
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,32 @@ def least_columns(profiles: Sequence[Profile], rows: int, columns: int, slots: i
     return min(fitting, default=columns)
 
 
+def least_slots(profiles: Sequence[Profile], rows: int, columns: int, slots: int) -> int:
+    """The fewest past slots, `slots` or more, at which a decoder profile takes this batch and so many tokens.
+
+    `slots` itself when none does, so that `profile_for` can say why.
+    """
+    fitting = []
+    for profile in profiles:
+        embeds, past = profile.inputs["embeds"], profile.inputs["past_kv"]
+        if embeds.least[0] <= rows <= embeds.most[0] and columns <= embeds.most[1] and slots <= past.most[4]:
+            fitting.append(max(slots, past.least[4]))
+    return min(fitting, default=slots)
+
+
+def with_slots(feeds: Mapping[str, FloatArray], slots: int) -> dict[str, FloatArray]:
+    """A decoder's feeds with `slots` past slots; the new ones are empty, behind the others, and masked."""
+    before = feeds["past_kv"].shape[4]
+    extra = slots - before
+    if extra <= 0:
+        return dict(feeds)
+    mask = feeds["mask"]
+    empty = np.full((*mask.shape[:2], extra), MASKED, np.float32)
+    past = np.pad(feeds["past_kv"], [(0, extra if axis == 4 else 0) for axis in range(6)])
+    wide = np.concatenate([mask[:, :, :before], empty, mask[:, :, before:]], axis=2)
+    return {**feeds, "past_kv": past, "mask": wide}
+
+
 def left_padded(feeds: Mapping[str, FloatArray], columns: int) -> dict[str, FloatArray]:
     """A decoder's feeds (past_kv or not among them) with `columns` new tokens, the padding on the left.
 
@@ -178,6 +205,47 @@ def left_padded(feeds: Mapping[str, FloatArray], columns: int) -> dict[str, Floa
     wide[:, own, slots + own] = 0.0
     padded["mask"] = wide
     return padded
+
+
+def most_columns(profiles: Sequence[Profile], rows: int, slots: int) -> int:
+    """The most new tokens that a decoder profile takes with this batch and past; 0 when none does."""
+    fitting = [
+        profile.inputs["embeds"].most[1]
+        for profile in profiles
+        if rows <= profile.inputs["embeds"].most[0] and slots <= profile.inputs["past_kv"].most[4]
+    ]
+    return max(fitting, default=0)
+
+
+def run_in_pieces(
+    run: Run, feeds: Mapping[str, FloatArray], profiles: Sequence[Profile], least_k: int = 1
+) -> dict[str, FloatArray]:
+    """A decoder call with its past among the feeds, of any length: hidden and new_kv of all its tokens.
+
+    It is padded to a shape that a profile takes; one longer than the profiles goes piece by piece, each with
+    the keys and values of those before it as further past. EngineError when no profile takes the batch or
+    the past.
+    """
+    feeds = dict(feeds)
+    rows, columns = feeds["embeds"].shape[:2]
+    slots = feeds["past_kv"].shape[4]
+    hidden, new_kv, past, done = [], [], feeds["past_kv"], 0
+    while done < columns:
+        # 1 where no profile takes the past, so that `profile_for` can say why
+        count = min(columns - done, max(most_columns(profiles, rows, slots + done), 1))
+        piece = {name: feeds[name][:, done : done + count] for name in ("embeds", "cos", "sin")}
+        if "deepstack" in feeds:
+            piece["deepstack"] = feeds["deepstack"][:, :, done : done + count]
+        piece["past_kv"] = past
+        piece["mask"] = feeds["mask"][:, done : done + count, : slots + done + count]
+        taken = with_slots(piece, least_slots(profiles, rows, count, slots + done))
+        wide = least_columns(profiles, rows, count, taken["past_kv"].shape[4], least_k)
+        outputs = run(left_padded(taken, wide))
+        hidden.append(outputs["hidden"][:, wide - count :])
+        new_kv.append(outputs["new_kv"][:, :, :, :, wide - count :])
+        past = np.concatenate([past, new_kv[-1]], axis=4)
+        done += count
+    return {"hidden": np.concatenate(hidden, axis=1), "new_kv": np.concatenate(new_kv, axis=4)}
 
 
 def _component(name: str, entry: Mapping[str, Any]) -> ComponentPlan:

@@ -23,7 +23,7 @@ from .device_past import DevicePast
 from .engine import Dimensions, FloatArray
 from .past import Past
 from .plans import BUILD_AGAIN
-from .profile_choice import Profile, least_columns, left_padded, most_rows, profile_for
+from .profile_choice import Profile, most_rows, profile_for, run_in_pieces
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class TensorrtEngine:
             self._engine: Any = runtime.deserialize_cuda_engine(pages)
         if self._engine is None:
             raise EngineError(
-                f"TensorRT cannot load {path.name} ({self._last_words()}): it is of another version or GPU, "
+                f"TensorRT cannot load {path.name} ({self._first_words()}): it is of another version or GPU, "
                 f"or memory ran out; {BUILD_AGAIN}"
             )
         self._inputs: dict[str, Dimensions] = {}
@@ -171,13 +171,9 @@ class TensorrtEngine:
     def _run(self, feeds: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         if "past_kv" not in feeds:
             return self.execute(feeds, {}, ())[0]
-        rows, columns, slots = *feeds["embeds"].shape[:2], feeds["past_kv"].shape[4]
-        wide = least_columns(self.profiles, rows, columns, slots, self.least_k)
-        outputs, _ = self.execute(left_padded(feeds, wide), {}, ())
-        return {
-            "hidden": outputs["hidden"][:, wide - columns :],
-            "new_kv": outputs["new_kv"][:, :, :, :, wide - columns :],
-        }
+        return run_in_pieces(
+            lambda piece: self.execute(piece, {}, ())[0], feeds, self.profiles, self.least_k
+        )
 
     def past(self, shape: ModelShape, prefix_kv: FloatArray, rows: int, capacity: int) -> Past:
         """Keys and values on the device; the one before is no longer valid."""
@@ -193,6 +189,7 @@ class TensorrtEngine:
         outputs that stay there. The other outputs as float32, and the pointers of the kept ones, valid until
         the next call. The context must be current.
         """
+        self._said.clear()
         shapes = {name: array.shape for name, array in feeds.items()}
         shapes |= {name: shape for name, (_, shape) in resident.items()}
         index = profile_for(self.profiles, shapes, self._name)
@@ -303,9 +300,10 @@ class TensorrtEngine:
     def _accepted(self, is_fine: bool, what: str) -> None:
         if not is_fine:
             raise EngineError(
-                f"{self._name}: TensorRT refuses {what} ({self._last_words()}); restart the service, and if "
+                f"{self._name}: TensorRT refuses {what} ({self._first_words()}); restart the service, and if "
                 f"it stays so, {BUILD_AGAIN}"
             )
 
-    def _last_words(self) -> str:
-        return self._said[-1].strip().splitlines()[0] if self._said else "it gave no reason"
+    def _first_words(self) -> str:
+        """What TensorRT said first since the last call began; what follows is mostly a consequence."""
+        return self._said[0].strip().splitlines()[0] if self._said else "it gave no reason"

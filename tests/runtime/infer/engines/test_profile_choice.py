@@ -17,9 +17,12 @@ from orinspect.runtime.infer.engines.profile_choice import (
     Range,
     component_plans,
     least_columns,
+    least_slots,
     left_padded,
     most_rows,
     profile_for,
+    run_in_pieces,
+    with_slots,
 )
 from orinspect.runtime.infer.sequence import mask_for
 from orinspect.tests.decoder_feeds import feeds_of
@@ -103,6 +106,52 @@ def test_a_padded_call_gives_what_the_call_gives(tmp_path: Path) -> None:
     careless = dict(wide, mask=np.where(wide["mask"] < 0, np.float32(0), wide["mask"]))
     with OnnxruntimeEngine(bundle.graph("decoder"), threads=1) as engine:  # so that the test can fail
         assert np.abs(engine.run(careless)["hidden"][0, -1] - expected["hidden"][0, -1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("rows", "k", "past", "expected"),
+    [(1, 1, 9, 32), (1, 1, 33, 33), (4, 8, 0, 32), (16, 60, 9, 32), (4, 1, 200, 200)],
+)
+def test_a_short_past_is_widened_to_the_next_profile(rows: int, k: int, past: int, expected: int) -> None:
+    assert least_slots(PROFILES, rows, k, past) == expected
+
+
+def test_empty_slots_change_nothing(tmp_path: Path) -> None:
+    bundle = write_small_bundle(tmp_path)
+    feeds = feeds_of(bundle.shape, 2, 3, 9, [9, 4])
+    wide = with_slots(feeds, 32)
+    assert wide["past_kv"].shape[4] == 32 and (wide["mask"] == mask_for([9, 4], [3, 3], 32, 3)).all()
+    with OnnxruntimeEngine(bundle.graph("decoder"), threads=1) as engine:
+        expected, padded = engine.run(feeds), engine.run(wide)
+    for name in expected:
+        np.testing.assert_allclose(padded[name], expected[name], atol=1e-5)
+    assert with_slots(feeds, 9)["mask"] is feeds["mask"]
+
+
+def test_a_long_call_goes_in_pieces(tmp_path: Path) -> None:
+    """75 tokens and a past of 9 slots, where a profile takes 60 or 8 at most: every piece fits one."""
+    bundle = write_small_bundle(tmp_path)
+    feeds = feeds_of(bundle.shape, 2, 75, 9, [9, 4])
+    feeds["mask"] = mask_for([9, 4], [75, 70], 9, 75)
+    pieces: list[tuple[int, ...]] = []
+    with OnnxruntimeEngine(bundle.graph("decoder"), threads=1) as engine:
+
+        def run(piece: Any) -> Any:
+            shapes = {name: (*piece[name].shape[:2], 8) for name in ("embeds",)}
+            shapes["past_kv"] = (2, 2, 2, 1, piece["past_kv"].shape[4], 4)
+            shapes["mask"] = piece["mask"].shape
+            pieces.append((profile_for(PROFILES, shapes, "decoder"), *shapes["mask"][1:]))
+            return engine.run(piece)
+
+        expected, found = engine.run(feeds), run_in_pieces(run, feeds, PROFILES)
+    assert pieces == [(2, 60, 92), (1, 8, 77), (1, 7, 84)]
+    for row, count in enumerate((75, 70)):
+        np.testing.assert_allclose(found["hidden"][row, -count:], expected["hidden"][row, -count:], atol=2e-5)
+        np.testing.assert_allclose(
+            found["new_kv"][row, ..., -count:, :], expected["new_kv"][row, ..., -count:, :], atol=2e-5
+        )
+    with pytest.raises(EngineError, match="no profile takes"):
+        run_in_pieces(run, feeds_of(bundle.shape, 2, 3, 200, [9, 4]), PROFILES)
 
 
 def table() -> dict[str, Any]:
