@@ -67,7 +67,7 @@ trt-check:
 
 $(TRT_VENV)/.stamp-trt: $(STAMP)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$(TRT)" || { \
-	    echo "orinspect: $(TRT) cannot be installed from the package index in use; it is on pypi.org for Linux on x86-64."; \
+	    echo "orinspect: $(TRT) cannot be installed from the package index in use; it is on PyPI for Linux on x86-64."; \
 	    exit 1; }
 	@touch $@
 
@@ -96,4 +96,4 @@ bundle-deeppcb: $(STAMP)
 	$(EXPORT) $(REFERENCE)/reference-deeppcb -o $@ --calibration "$(DEEPPCB)"
 
 clean:
-	rm -rf bundle bundle-float build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf bundle bundle.work bundle-float bundle-float.work build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
