@@ -59,14 +59,15 @@ $(ORACLE_VENV)/.stamp-torch: $(STAMP)
 	    exit 1; }
 	@touch $@
 
-# TensorRT without a GPU: builds of every graph and profile, and the names of its Python bindings.
+# TensorRT without a GPU: builds of every graph and profile, the names of its Python bindings, and the engine
+# with ONNX Runtime in TensorRT's place over the real CUDA bindings.
 trt-check:
 	@$(MAKE) --no-print-directory $(TRT_VENV)/.stamp-trt VENV=$(TRT_VENV) EXTRAS=cpu,export,dev
-	$(TRT_VENV)/bin/pytest -q -m "not trt" tests/export/tensorrt
+	$(TRT_VENV)/bin/pytest -q -m "not trt" tests/export/tensorrt tests/runtime/infer/engines
 	$(TRT_VENV)/bin/pytest -m trt $(ARGS)
 
 $(TRT_VENV)/.stamp-trt: $(STAMP)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$(TRT)" || { \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$(TRT)" cuda-bindings || { \
 	    echo "orinspect: $(TRT) cannot be installed from the package index in use; it is on PyPI for Linux on x86-64."; \
 	    exit 1; }
 	@touch $@

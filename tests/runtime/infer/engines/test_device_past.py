@@ -1,11 +1,13 @@
 """The past on the device: its copies through the real CUDA bindings, its numbers from a real decoder graph.
 
-The graph is the float16-KV one that TensorRT gets, run by ONNX Runtime on the memory that the copies fill.
+The engine is TensorrtEngine, with ONNX Runtime in TensorRT's place: it runs the float16-KV graph that
+TensorRT gets, on the memory that the copies fill.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,13 @@ from orinspect.runtime.infer.decode import Decoder
 from orinspect.runtime.infer.engines import cuda
 from orinspect.runtime.infer.engines.device import CudaDevice
 from orinspect.runtime.infer.engines.device_past import DevicePast, growth_copies
-from orinspect.runtime.infer.engines.engine import Dimensions, FloatArray
+from orinspect.runtime.infer.engines.engine import FloatArray
 from orinspect.runtime.infer.engines.onnxruntime_engine import OnnxruntimeEngine
-from orinspect.runtime.infer.engines.past import Past, PastBuffer
-from orinspect.runtime.infer.engines.profile_choice import Profile, component_plans
+from orinspect.runtime.infer.engines.past import PastBuffer
+from orinspect.runtime.infer.engines.profile_choice import component_plans
+from orinspect.runtime.infer.engines.tensorrt_engine import Scratch, TensorrtEngine, tensorrt_logger
 from orinspect.runtime.infer.sequence import mask_for
-from orinspect.runtime.infer.shape import ModelShape
+from orinspect.tests import ort_tensorrt
 from orinspect.tests.decoder_feeds import feeds_of
 from orinspect.tests.device_bundle import write_device_bundle
 from orinspect.tests.host_cuda import host_cuda
@@ -32,82 +35,36 @@ from orinspect.tests.host_cuda import host_cuda
 ort = pytest.importorskip("onnxruntime")
 
 
-class OrtOnDevice:
-    """The decoder's TensorRT graph on ONNX Runtime, its past and new keys in device memory."""
+class Watched(TensorrtEngine):
+    """Notes how many new tokens each call has."""
 
-    def __init__(self, bundle: Bundle, device: CudaDevice) -> None:
-        self.device = device
-        plan = component_plans(bundle.path)["decoder"]
-        self.profiles: tuple[Profile, ...] = plan.profiles(None, bundle.shape.layers)
-        self.least_k = 4  # as if single tokens were no Int8 GEMM, so that padding is used
-        self.columns: list[int] = []
-        self._session = ort.InferenceSession(str(bundle.path / "decoder.tensorrt.onnx"))
+    columns: list[int]
+
+    def execute(self, feeds: Any, resident: Any, kept: Any) -> Any:
+        self.columns.append(feeds["embeds"].shape[1])
+        return super().execute(feeds, resident, kept)
+
+
+class OnHost:
+    """The same graph on the same engine, its past on the host, unpadded."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = ort.InferenceSession(str(path))
+        self.inputs: dict[str, Any] = {}
+        self.outputs: dict[str, Any] = {}
         self._types = {
             entry.name: np.float16 if entry.type == "tensor(float16)" else np.float32
-            for entry in (*self._session.get_inputs(), *self._session.get_outputs())
+            for entry in self._session.get_inputs()
         }
-        self._memory: dict[str, tuple[int, int]] = {}
-
-    inputs: Mapping[str, Dimensions] = {}
-    outputs: Mapping[str, Dimensions] = {}
-    most_rows = 4
 
     def run(self, feeds: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """From host arrays, unpadded: what the calls on the device are compared with."""
         names = ["hidden", "new_kv"]
         arrays = {name: array.astype(self._types[name]) for name, array in feeds.items()}
         found = zip(names, self._session.run(names, arrays), strict=True)
         return {name: array.astype(np.float32) for name, array in found}
 
     def close(self) -> None:
-        """The device frees the memory."""
-
-    def past(self, shape: ModelShape, prefix_kv: FloatArray, rows: int, capacity: int) -> Past:
-        return DevicePast(self, shape, prefix_kv, rows, capacity)
-
-    def item_bytes(self, name: str) -> int:
-        return np.dtype(self._types[name]).itemsize
-
-    def reserved(self, name: str, size: int) -> int:
-        pointer, have = self._memory.get(name, (0, 0))
-        if size > have:
-            pointer = self.device.allocate(size)
-            self.device.fill_zero(pointer, size)
-            self._memory[name] = pointer, size
-        return pointer
-
-    def stage(self, name: str, array: FloatArray, pointer: int) -> None:
-        content = array.astype(self._types[name]).reshape(-1).view(np.uint8)
-        pinned = self.device.pinned(content.size)
-        pinned[:] = content
-        self.device.upload(pointer, pinned)
-
-    def execute(
-        self,
-        feeds: Mapping[str, FloatArray],
-        resident: Mapping[str, tuple[int, tuple[int, ...]]],
-        kept: Sequence[str],
-    ) -> tuple[dict[str, FloatArray], dict[str, int]]:
-        self.columns.append(feeds["embeds"].shape[1])
-        arrays: dict[str, Any] = dict(feeds)
-        for name, (pointer, shape) in resident.items():
-            pinned = self.device.pinned(int(np.prod(shape)) * self.item_bytes(name))
-            self.device.download(pinned, pointer)
-            self.device.synchronise()
-            arrays[name] = pinned.view(self._types[name]).reshape(shape).copy()
-        names = ["hidden", "new_kv"]
-        outputs = dict(zip(names, self._session.run(names, arrays), strict=True))
-        pointer = self.reserved("new_kv", outputs["new_kv"].nbytes)
-        self.stage("new_kv", outputs["new_kv"], pointer)
-        return {"hidden": outputs["hidden"].astype(np.float32)}, {"new_kv": pointer}
-
-
-class OnHost:
-    """The same graph with its past on the host."""
-
-    def __init__(self, other: OrtOnDevice) -> None:
-        self.run, self.close = other.run, other.close
-        self.inputs, self.outputs = other.inputs, other.outputs
+        """Nothing to free."""
 
 
 @pytest.fixture(scope="module")
@@ -116,15 +73,32 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture
-def engine(bundle: Bundle) -> Iterator[OrtOnDevice]:
+def engine(bundle: Bundle, tmp_path: Path) -> Iterator[Watched]:
     bindings = pytest.importorskip("cuda.bindings.driver")
     host_cuda()
+    plan = component_plans(bundle.path)["decoder"]
+    profiles = plan.profiles(None, bundle.shape.layers)
+    path = tmp_path / "decoder.plan"
+    path.write_bytes(ort_tensorrt.plan_bytes(bundle.path / "decoder.tensorrt.onnx", profiles))
+    said: list[str] = []
+    runtime = ort_tensorrt.Runtime(tensorrt_logger(ort_tensorrt, said))
     with CudaDevice(cuda._BoundDriver(bindings)) as device:
-        yield OrtOnDevice(bundle, device)
+        opened = Watched(ort_tensorrt, runtime, device, Scratch(device), path, said)
+        opened.columns = []
+        # least_k 4: as if single tokens were no Int8 GEMM, so that padding is used
+        opened.serve(profiles, 4)
+        yield opened
+        opened.close()
+        opened.close()
     assert host_cuda().host_cuda_live() == 0
 
 
-def contents(past: DevicePast, engine: OrtOnDevice) -> FloatArray:
+@pytest.fixture(scope="module")
+def on_host(bundle: Bundle) -> OnHost:
+    return OnHost(bundle.path / "decoder.tensorrt.onnx")
+
+
+def contents(past: DevicePast, engine: Watched) -> FloatArray:
     """[rows, layers, 2, kv_heads, slots, head_dim] as it lies on the device."""
     shape = past._shape.past_kv_shape(len(past.lengths), past.slots)
     with engine.device.current():
@@ -134,18 +108,18 @@ def contents(past: DevicePast, engine: OrtOnDevice) -> FloatArray:
         return np.asarray(pinned.view(np.float16).reshape(shape).astype(np.float32))
 
 
-def test_the_same_keys_and_values_as_on_the_host(bundle: Bundle, engine: OrtOnDevice) -> None:
+def test_the_same_keys_and_values_as_on_the_host(bundle: Bundle, engine: Watched, on_host: OnHost) -> None:
     """Prefix, ragged passes, growth over two buckets and a row that leaves, against the host's past."""
     shape, prefix = bundle.shape, bundle.recipe().prefix_kv
     rows, capacity = 3, prefix.shape[3] + 120
     device = DevicePast(engine, shape, prefix, rows, capacity)
     host = PastBuffer(shape, prefix, rows, capacity)
-    for step, counts in enumerate([[40, 38, 33], [1, 3, 2], [7, 30]]):
+    for step, counts in enumerate([[22, 20, 15], [1, 3, 2], [7, 16], [16, 16], [16, 9]]):
         feeds = feeds_of(shape, len(counts), max(counts), device.slots, device.lengths)
         del feeds["past_kv"]
         feeds["mask"] = mask_for(device.lengths, counts, device.slots, max(counts))
         hidden = device.step(engine, feeds, counts)
-        expected = host.step(engine, feeds, counts)
+        expected = host.step(on_host, feeds, counts)
         assert device.lengths == host.lengths and device.slots == host.slots
         for row, count in enumerate(counts):
             np.testing.assert_allclose(hidden[row, -count:], expected[row, -count:], atol=2e-3)
@@ -160,17 +134,20 @@ def test_the_same_keys_and_values_as_on_the_host(bundle: Bundle, engine: OrtOnDe
             host.drop(0)
             after = contents(device, engine)
             assert (after[0] == before[2]).all() and (after[1] == before[1]).all()
-    assert max(engine.columns) == 40 and min(engine.columns) == 4  # 3 new tokens were padded to least_k
+    assert engine.columns == [22, 4, 16, 16, 16]  # 3 new tokens were padded to least_k
+    assert device.slots == 96  # of 32 at the start
 
 
-def test_answers_from_the_device_are_those_from_the_host(bundle: Bundle, engine: OrtOnDevice) -> None:
+def test_answers_from_the_device_are_those_from_the_host(
+    bundle: Bundle, engine: Watched, on_host: OnHost
+) -> None:
     """The whole decode loop; batches as small as the engine takes, rows leave one by one."""
     rng, shape = np.random.default_rng(5), bundle.shape
     image = rng.standard_normal((6, shape.tokens, shape.hidden)).astype(np.float32)
     deepstack = rng.standard_normal((6, len(shape.deepstack), shape.tokens, shape.hidden)).astype(np.float32)
     answers = []
     with OnnxruntimeEngine(bundle.graph(f"head_schema.{bundle.recipe_ids[0]}"), threads=1) as head:
-        for one in (OnHost(engine), engine):
+        for one in (on_host, engine):
             decoder = Decoder(
                 shape, bundle.recipe(), bundle.embeddings, one, head, clock=lambda: 0.0, max_rows=4
             )
@@ -180,13 +157,17 @@ def test_answers_from_the_device_are_those_from_the_host(bundle: Bundle, engine:
     assert min(engine.columns) >= engine.least_k
 
 
-def test_a_full_past_is_said(bundle: Bundle, engine: OrtOnDevice) -> None:
+def test_a_full_past_is_said(bundle: Bundle, engine: Watched) -> None:
     shape, prefix = bundle.shape, bundle.recipe().prefix_kv
     past = DevicePast(engine, shape, prefix, 1, prefix.shape[3])
-    feeds = feeds_of(shape, 1, 64, past.slots, past.lengths)
-    del feeds["past_kv"]
-    with pytest.raises(EngineError, match="raise the recipe's token_budget"):
-        past.step(engine, feeds, [64])
+    for count in (22, 4):
+        feeds = feeds_of(shape, 1, count, past.slots, past.lengths)
+        del feeds["past_kv"]
+        if count == 22:
+            past.step(engine, feeds, [count])
+        else:
+            with pytest.raises(EngineError, match="raise the recipe's token_budget"):
+                past.step(engine, feeds, [count])
 
 
 @pytest.mark.parametrize(("rows", "pieces", "before", "after"), [(1, 3, 4, 8), (4, 3, 4, 5), (3, 2, 6, 60)])
