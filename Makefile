@@ -77,7 +77,7 @@ bench: bundle/manifest.json bundle-float/manifest.json
 	$(BIN)/orinspect bench bundle --against bundle-float $(ARGS)
 	$(MAKE) --no-print-directory bench-real
 
-# Qwen3-VL 2B with random weights: needs 15 GB of disk, 10 GB of memory, about 20 minutes; others: docs/real-size.md
+# Qwen3-VL 2B with random weights: 15 GB of disk, 8 GB of memory, up to 20 minutes; more: docs/real-size.md
 bench-real: $(STAMP)
 	$(BIN)/python -m orinspect.examples.real_size.measure --json runs/real-size.json $(REAL_SIZE)
 

@@ -37,7 +37,7 @@ STAGES = ("graphs", "int8", "turns", "calibration", "answers")
 SCHEMA = "orinspect.real-size/1.0"
 SPARE_BYTES = 2 * 10**9
 """Bytes that must stay free on the disk."""
-KEPT_TOKENS = 1000
+HEAD_TOKENS = 1000
 """Rows of the word head: what a recipe's schema keeps is of this order."""
 SLICE_LAYERS = 4
 SLICE_PICTURES = 4
@@ -54,6 +54,7 @@ class Options:
     tile_px: int = 448
     rounds: int = 3
     threads: int = 2
+    head_tokens: int | None = HEAD_TOKENS  # None: all
     slice_layers: int = SLICE_LAYERS
     slice_vocab: int = 8192
     seed: int = 0
@@ -65,7 +66,7 @@ def measure(options: Options, work: Path, say: Say, *, keep: bool = False) -> di
     OSError when the disk is too small, ChildError when a stage fails.
     """
     work.mkdir(parents=True, exist_ok=True)
-    _check_disk(options, work)
+    _check_disk(options, work, keep)
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "model": _model(options),
@@ -82,7 +83,12 @@ def measure(options: Options, work: Path, say: Say, *, keep: bool = False) -> di
                 checkpoint_stage, folder / "checkpoint", options.sizes, options.seed, say=say
             )
             graphs = stages["graphs"] = _staged(
-                graphs_stage, folder / "checkpoint", folder / "float", options.tile_px, KEPT_TOKENS, say=say
+                graphs_stage,
+                folder / "checkpoint",
+                folder / "float",
+                options.tile_px,
+                options.head_tokens,
+                say=say,
             )
         if {"int8", "turns"} & set(options.stages):
             if not keep:
@@ -117,11 +123,9 @@ def _on_a_slice(options: Options, folder: Path, say: Say) -> dict[str, Any]:
         vocab=min(options.slice_vocab, options.sizes.vocab),
     )
     _staged(checkpoint_stage, folder / "checkpoint", cut, options.seed, say=say)
-    shape = ModelShape.from_json(
-        _staged(graphs_stage, folder / "checkpoint", folder / "float", options.tile_px, KEPT_TOKENS, say=say)[
-            "shape"
-        ]
-    )
+    kept = min(HEAD_TOKENS, cut.vocab)
+    graphs = _staged(graphs_stage, folder / "checkpoint", folder / "float", options.tile_px, kept, say=say)
+    shape = ModelShape.from_json(graphs["shape"])
     whole = replace(shape, layers=options.sizes.layers, vision_depth=options.sizes.vision_depth)
     stages = {}
     if "calibration" in options.stages:
@@ -184,17 +188,19 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def needed_bytes(options: Options) -> int:
-    """Most bytes that the stages have on the disk at once: bfloat16, float32 and two INT8 copies."""
+def needed_bytes(options: Options, keep: bool = False) -> int:
+    """Most bytes that the stages have on the disk at once; the checkpoint leaves before INT8 is written."""
     count = parameters(options.sizes)
     table = options.sizes.vocab * options.sizes.hidden
     body = count - table * (1 if options.sizes.is_head_tied else 2)
-    int8 = 2 * body if {"int8", "turns"} & set(options.stages) else 0
-    return 2 * count + 4 * body + 2 * table + int8
+    head = 4 * (options.head_tokens or options.sizes.vocab) * options.sizes.hidden
+    checkpoint, graphs = 2 * count, 4 * body + 2 * table + head
+    int8 = body if {"int8", "turns"} & set(options.stages) else 0
+    return graphs + (checkpoint + int8 if keep else max(checkpoint, int8))
 
 
-def _check_disk(options: Options, work: Path) -> None:
-    free, needed = shutil.disk_usage(work).free, needed_bytes(options) + SPARE_BYTES
+def _check_disk(options: Options, work: Path, keep: bool) -> None:
+    free, needed = shutil.disk_usage(work).free, needed_bytes(options, keep) + SPARE_BYTES
     if free < needed:
         raise OSError(
             f"{work} has {free / 1e9:.1f} GB free and {options.name} needs {needed / 1e9:.1f} GB; "
@@ -223,6 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--vision-depth", type=int, help="vision blocks (all)")
     parser.add_argument("--vocab", type=int, help="tokens (all)")
     parser.add_argument("--tile", type=int, default=448, help="side of the picture in pixels (%(default)s)")
+    parser.add_argument("--head-tokens", type=int, default=HEAD_TOKENS, help="(%(default)s; 0: all)")
     parser.add_argument("--rounds", type=int, default=3, help="turns, one more warms up (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="(%(default)s)")
     parser.add_argument("--work", type=Path, default=Path("runs/real-size"), help="(%(default)s)")
@@ -238,7 +245,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except ValueError as problem:
         parser.error(str(problem))
-    options = Options(given.size, sizes, stages, given.tile, given.rounds, given.threads)
+    options = Options(
+        given.size, sizes, stages, given.tile, given.rounds, given.threads, given.head_tokens or None
+    )
     try:
         result = measure(options, given.work, lambda line: print(line, file=sys.stderr), keep=given.keep)
     except (ChildError, OSError) as problem:
