@@ -63,7 +63,7 @@ $(ORACLE_VENV)/.stamp-torch: $(STAMP)
 # with ONNX Runtime in TensorRT's place over the real CUDA bindings.
 trt-check:
 	@$(MAKE) --no-print-directory $(TRT_VENV)/.stamp-trt VENV=$(TRT_VENV) EXTRAS=cpu,export,dev
-	$(TRT_VENV)/bin/pytest -q -m "not trt" tests/export/tensorrt tests/runtime/infer/engines
+	$(TRT_VENV)/bin/pytest -q -m "not trt" tests/export/tensorrt tests/runtime/infer/engines tests/jetson
 	$(TRT_VENV)/bin/pytest -m trt $(ARGS)
 
 $(TRT_VENV)/.stamp-trt: $(STAMP)

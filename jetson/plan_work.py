@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ class PlanWork:
 
 
 def plan_works(bundle: Bundle, parts: int) -> tuple[PlanWork, ...]:
-    """All plans of a bundle, the decoder last and small ones first: what fails early has cost little.
+    """All plans of a bundle, small ones first: what fails early has cost little. The decoder comes last, its
+    parts in the order in which they run.
 
     BundleError when the bundle's decoder is not cut into that many parts.
     """
@@ -48,7 +50,8 @@ def plan_works(bundle: Bundle, parts: int) -> tuple[PlanWork, ...]:
             linears = linears_of_part(component.int8_linears, layers, part)
             own = layers[part] if layers else None
             works.append(PlanWork(component, graph, own, share + files[graph]["bytes"], linears))
-    return tuple(sorted(works, key=lambda work: (work.component.name == "decoder", work.weight_bytes)))
+    # the sort is stable: parts of one component stay in their order
+    return tuple(sorted(works, key=lambda work: work.weight_bytes if work.layers is None else sys.maxsize))
 
 
 def check_memory(works: Sequence[PlanWork], memory: BoardMemory) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from orinspect.runtime.infer.engines.profile_choice import Profile
@@ -44,6 +45,13 @@ class ExecutionContextAllocationStrategy(enum.Enum):
 
     STATIC = 0
     USER_MANAGED = 2
+
+
+class LayerInformationFormat(enum.Enum):
+    """How the inspector answers."""
+
+    ONELINE = 0
+    JSON = 1
 
 
 class ILogger:
@@ -86,7 +94,8 @@ class Engine:
     """An ONNX Runtime session that looks like an ICudaEngine."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
-        self.session = onnxruntime.InferenceSession(plan["graph"], providers=["CPUExecutionProvider"])
+        self.graph = plan["graph"]
+        self.session = onnxruntime.InferenceSession(self.graph, providers=["CPUExecutionProvider"])
         self.profiles = plan["profiles"]
         self.is_input = {entry.name: True for entry in self.session.get_inputs()}
         self.is_input |= {entry.name: False for entry in self.session.get_outputs()}
@@ -117,10 +126,47 @@ class Engine:
         """More for every further profile."""
         return SCRATCH_BYTES * (index + 1)
 
+    def create_engine_inspector(self) -> Inspector:
+        """Says what runs in INT8."""
+        return Inspector(self)
+
     def create_execution_context(self, strategy: ExecutionContextAllocationStrategy) -> Context:
         """A context without memory of its own."""
         assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
         return Context(self)
+
+
+class Inspector:
+    """Describes every MatMul of the graph in every profile, in the words of TensorRT 10.
+
+    INT8 where its weight comes through a DequantizeLinear; FLOAT_LINEARS run in float in spite of it.
+    """
+
+    FLOAT_LINEARS: tuple[str, ...] = ()
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def get_engine_information(self, kind: LayerInformationFormat) -> str:
+        """The layers as JSON."""
+        assert kind is LayerInformationFormat.JSON
+        model = onnx.load(self._engine.graph, load_external_data=False)
+        quantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+        layers = []
+        for index in range(len(self._engine.profiles)):
+            mark = f" [profile {index}]" if index else ""
+            for number, node in enumerate(node for node in model.graph.node if node.op_type == "MatMul"):
+                is_int8 = node.input[1] in quantised and node.name not in self.FLOAT_LINEARS
+                words = "Row major Int8 format" if is_int8 else "Row major linear FP16 format"
+                layers.append(
+                    {
+                        "Name": f"{node.name}{mark}_myl{index}_{number}",
+                        "LayerType": "gemm",
+                        "Inputs": [{"Name": node.input[0], "Format/Datatype": words}],
+                        "Metadata": f"[ONNX Layer: {node.name}]",
+                    }
+                )
+        return json.dumps({"Layers": layers})
 
 
 class Context:

@@ -1,0 +1,120 @@
+"""From `engines build` to engines in use, and what keeps the old ones: on real graphs, with ONNX Runtime in
+TensorRT's place and the children's work done in this process, so that it can be put there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from orinspect.export.bundle import write_manifest
+from orinspect.jetson import checks, engines
+from orinspect.jetson.engines import build_engines, report_text, verify_engines
+from orinspect.runtime.errors import EngineError
+from orinspect.runtime.infer.bundle import Bundle
+from orinspect.runtime.infer.engines import cuda, tensorrt_device
+from orinspect.runtime.infer.engines.plans import current_set
+from orinspect.runtime.infer.engines.tensorrt_builder import BuiltPlan, PlanOrder, write_whole
+from orinspect.runtime.infer.inspector import Inspector
+from orinspect.tests import ort_tensorrt
+from orinspect.tests.device_bundle import write_device_bundle
+from orinspect.tests.host_cuda import host_cuda
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_device_bundle(tmp_path_factory.mktemp("use"), golden=True)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    bindings = pytest.importorskip("cuda.bindings.driver")
+    host_cuda()
+
+    def at_once(work: Callable[..., Any], *arguments: Any, heard: Callable[..., None], what: str) -> Any:
+        return work(heard, *arguments)
+
+    def built(tell: Callable[..., None], order: PlanOrder) -> BuiltPlan:
+        content = ort_tensorrt.plan_bytes(order.graph, order.profiles)
+        return BuiltPlan(write_whole(order.plan, content), "")
+
+    for module in (checks, tensorrt_device):
+        monkeypatch.setattr(module, "tensorrt_library", lambda *_: ort_tensorrt)
+        monkeypatch.setattr(module, "driver_of_this_machine", lambda: cuda._BoundDriver(bindings))
+    monkeypatch.setattr(engines, "run_in_child", at_once)
+    monkeypatch.setattr(engines, "plan_in_child", built)
+    yield
+    assert host_cuda().host_cuda_live() == 0
+
+
+def silent(_: str) -> None:
+    """Progress is not looked at."""
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_engines_are_built_checked_and_used(bundle: Bundle, parts: int, tmp_path: Path) -> None:
+    table = build_engines(bundle.path, tmp_path, parts=parts, say=silent)
+    assert table["in_use"] and table["built"] == 3 + parts and not table["wrong"]
+    assert table["golden"] == {"frames": 2, "out_of_tolerance": []}
+    assert all(not count["in_float"] for profiles in table["int8"].values() for count in profiles.values())
+    assert sum(count["prefill"]["intended"] for count in table["int8"].values() if "prefill" in count) == 21
+    again = build_engines(bundle.path, tmp_path, parts=parts, say=silent)
+    assert again["built"] == 0 and again["folder"] == table["folder"]
+    report = verify_engines(bundle.path, tmp_path, say=silent)
+    assert report["int8"] == table["int8"] and report["golden"] == table["golden"]
+    assert "golden frames: 2, outputs out of tolerance: 0" in report_text(report)
+    with Inspector(bundle, backend="tensorrt", plans=tmp_path) as inspector:
+        assert inspector.recipe.id == bundle.recipe_ids[0]
+
+
+def test_a_linear_that_runs_in_float_is_named(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_engines(bundle.path, tmp_path, say=silent)
+    lost = "layers.1.mlp.down_proj"
+    monkeypatch.setattr(ort_tensorrt.Inspector, "FLOAT_LINEARS", (lost,))
+    report = verify_engines(bundle.path, tmp_path, say=silent)
+    assert report["int8"]["decoder.plan"]["prefill"] == {"int8": 20, "intended": 21, "in_float": [lost]}
+    assert f"in float: {lost}" in report_text(report)
+
+
+def test_engines_that_answer_wrongly_never_replace_those_in_use(bundle: Bundle, tmp_path: Path) -> None:
+    """An engine whose weights are not what the export saw, as a kernel that computes nonsense would be."""
+    build_engines(bundle.path, tmp_path, say=silent)
+    before = current_set(tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle.path, broken)
+    path = broken / "attributes.tensorrt.onnx"
+    model = onnx.load(str(path), load_external_data=False)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(".weight_scale"):
+            values = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(values * 3), tensor.name))
+    path.write_bytes(model.SerializeToString())
+    (broken / "manifest.json").unlink()
+    keys = ("precision", "model", "recipes", "dense_types", "golden")
+    write_manifest(broken, {key: bundle.manifest[key] for key in keys})
+    with pytest.raises(
+        EngineError, match=r"not put in use: attributes: \w+ is off by .*those in use before stay"
+    ):
+        build_engines(broken, tmp_path, say=silent)
+    assert current_set(tmp_path) == before
+    assert not verify_engines(bundle.path, tmp_path, say=silent)["wrong"]
+
+
+def test_an_altered_plan_is_refused_by_name(bundle: Bundle, tmp_path: Path) -> None:
+    build_engines(bundle.path, tmp_path, say=silent)
+    path = current_set(tmp_path).folder / "vision.plan"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        EngineError, match=r"vision\.plan was altered: its SHA-256 is another; run: orinspect"
+    ):
+        verify_engines(bundle.path, tmp_path, say=silent)
