@@ -16,7 +16,6 @@ import argparse
 import importlib
 import json
 import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -182,9 +181,16 @@ def build(graph: Path, profiles: Sequence[Mapping[str, Any]], compute_capability
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         return Trial(tuple(line for line in log if line.startswith("ERROR")) or ("no engine, no message",))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     text = "\n".join(line.partition(" ")[2] for line in log)
-    return Trial((), layers_from_log(text), plan.nbytes, peak, parsed - started, time.monotonic() - parsed)
+    return Trial(
+        (), layers_from_log(text), plan.nbytes, peak_bytes(), parsed - started, time.monotonic() - parsed
+    )
+
+
+def peak_bytes() -> int:
+    """Most memory that this process has held. Not ru_maxrss, which a child takes over from its parent."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def _logger(trt: Any, log: list[str]) -> Any:

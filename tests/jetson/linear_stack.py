@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 _BUILD = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from orinspect.runtime.infer.engines.profile_choice import Profile, Range
 from orinspect.runtime.infer.engines.tensorrt_builder import PlanOrder, plan_from_order
@@ -23,7 +23,8 @@ profiles = (profile("one", 1, 1), profile("few", 2, 8), profile("many", 9, 320))
 built = plan_from_order(
     PlanOrder("tensorrt_rtx", graph, plan, profiles, None, 256 << 20, "SM86"), lambda *_: None
 )
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# not ru_maxrss, which a child takes over from a parent that was larger
+peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 print(json.dumps([peak, built.bytes]))
 """
 

@@ -100,7 +100,8 @@ def test_a_right_linear_becomes_an_int8_gemm(tmp_path: Path) -> None:
     onnx.save(linear_graph(), str(tmp_path / "right.onnx"))
     found = trial(tmp_path / "right.onnx", PROFILES, compute_capability="SM86")
     assert found.errors == () and found.lost([NAME], PROFILES) == []
-    assert found.plan_bytes > 256 * 512 and found.peak_bytes > found.plan_bytes and found.build_s > 0
+    assert found.plan_bytes > 256 * 512 and found.build_s > 0
+    assert found.plan_bytes < found.peak_bytes < 1e9  # the child's own, however large this process is
 
 
 @pytest.mark.parametrize("fault", NAIVE)
