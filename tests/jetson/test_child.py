@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Callable
 
 import pytest
 
 from orinspect.jetson.child import run_in_child
 from orinspect.runtime.errors import BundleError, EngineError
-
-
-def doubled(tell: Callable[..., None], number: int) -> int:
-    tell("working on", number)
-    return 2 * number
-
-
-def refused(tell: Callable[..., None]) -> None:
-    raise BundleError("bundle x is broken; copy it again")
-
-
-def broken(tell: Callable[..., None]) -> None:
-    raise RuntimeError("loose end")
-
-
-def killed(tell: Callable[..., None], number: int) -> None:
-    os.kill(os.getpid(), number)
-
-
-def left(tell: Callable[..., None]) -> None:
-    os._exit(3)
+from orinspect.tests.jetson.child_works import broken, doubled, killed, left, refused
 
 
 def test_the_result_and_the_words_arrive() -> None:
@@ -59,5 +37,5 @@ def test_a_death_is_a_sentence(number: int, said: str) -> None:
 
 
 def test_a_silent_exit_is_a_sentence() -> None:
-    with pytest.raises(EngineError, match="ended without a result"):
+    with pytest.raises(EngineError, match=r"ended without a result \(exit code 3\)"):
         run_in_child(left, heard=print, what="the build")
