@@ -67,7 +67,7 @@ trt-check:
 	$(TRT_VENV)/bin/pytest -m trt $(ARGS)
 
 $(TRT_VENV)/.stamp-trt: $(STAMP)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$(TRT)" cuda-bindings || { \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$(TRT)" || { \
 	    echo "orinspect: $(TRT) cannot be installed from the package index in use; it is on PyPI for Linux on x86-64."; \
 	    exit 1; }
 	@touch $@
