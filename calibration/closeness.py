@@ -62,7 +62,7 @@ def linear_errors(
     """
     probe = probe_from_model(float_model)
     by_name = {choice.name: choice for choice in choices if choice.mode != "float"}
-    weights = Weights(onnx.load(str(float_model)))
+    weights = Weights(onnx.load(str(float_model), load_external_data=False), float_model.parent)
     groups = linears_by_input(probe.linears)
     rows: dict[str, list[Floats]] = {tensor: [] for tensor in groups}
     with Session(probe.model, folder=probe.folder, threads=threads) as session:

@@ -49,9 +49,7 @@ def culprits(
     found: list[Culprit] = []
     for component, of_component in choices.items():
         graph = graphs[component]
-        data = graph.with_name(graph.name + ".data")
-        is_small = not data.exists() or data.stat().st_size < MOST_GRAPH_BYTES
-        if feeds.get(component) and is_small:
+        if feeds.get(component) and is_searched(graph):
             errors = linear_errors(graph, of_component, _masked(feeds[component]), threads=threads)
         else:
             errors = {choice.name: _noted(choice) for choice in of_component if choice.mode != "float"}
@@ -62,6 +60,12 @@ def culprits(
         ]
     found = [one for one in found if one.largest_row_error >= CULPRIT_ERROR]
     return tuple(sorted(found, key=lambda one: -one.error))
+
+
+def is_searched(graph: Path) -> bool:
+    """Whether a float graph is small enough to be run whole; only then its feeds are of use."""
+    data = graph.with_name(graph.name + ".data")
+    return not data.exists() or data.stat().st_size < MOST_GRAPH_BYTES
 
 
 def _masked(feeds: Iterable[KeptFeed]) -> list[Feed]:
@@ -76,8 +80,7 @@ def _masked(feeds: Iterable[KeptFeed]) -> list[Feed]:
 
 def _noted(choice: LinearChoice) -> tuple[float, float]:
     """The error that calibration noted, for both."""
-    error = choice.error_per_row if choice.mode == "per_row" else choice.error_static
-    return error or 0.0, error or 0.0
+    return choice.error or 0.0, choice.error or 0.0
 
 
 def _mode(choice: LinearChoice) -> str:

@@ -43,7 +43,7 @@ class ComponentError:
 
 @dataclass(frozen=True)
 class KeptFeed:
-    """One feed and its own cosine (that of its worst output)."""
+    """One feed and its own cosine (that of its worst output; -1 where that is not a number)."""
 
     cosine: float
     inputs: Mapping[str, FloatArray]
@@ -51,8 +51,9 @@ class KeptFeed:
 
 @dataclass
 class Differences:
-    """Sums over every feed of a component, output by output."""
+    """Sums over every feed of a component, output by output; the `keeps` worst feeds stay in memory."""
 
+    keeps: int = FEEDS_KEPT
     feeds: int = 0
     worst: list[KeptFeed] = field(default_factory=list)
     _sums: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)  # dot, |x|^2, |y|^2, max, values
@@ -67,18 +68,17 @@ class Differences:
         counted = np.asarray(inputs["embeds"].any(axis=-1)) if "embeds" in inputs else None  # [B, K]
         cosine = 1.0
         for name, value in exact.items():
-            left, right = _rows(value, counted), _rows(measured[name], counted)
-            one = np.array([left @ right, left @ left, right @ right, 0.0, left.size])
-            cosine = min(cosine, _cosine(one))
+            one = _sums_of(value, measured[name], counted)
+            cosine = min(cosine, _or_worst(_cosine(one)))
             total = self._sums.setdefault(name, np.zeros(5))
-            largest = max(total[3], np.abs(left - right).max(initial=0.0))
+            largest = np.maximum(total[3], one[3])  # unlike max() it keeps what is not a number
             total += one
             total[3] = largest
         self.feeds += 1
-        if len(self.worst) < FEEDS_KEPT or cosine < self.worst[-1].cosine:
+        if len(self.worst) < self.keeps or (self.worst and cosine < self.worst[-1].cosine):
             # copied: the decoder's past is a view that the next call overwrites
             kept = KeptFeed(cosine, {name: np.array(value) for name, value in inputs.items()})
-            self.worst = sorted([*self.worst, kept], key=lambda feed: feed.cosine)[:FEEDS_KEPT]
+            self.worst = sorted([*self.worst, kept], key=lambda feed: feed.cosine)[: self.keeps]
 
     def error(self) -> ComponentError | None:
         """The worst output; None when the component never ran."""
@@ -88,7 +88,7 @@ class Differences:
             relative = (max(left - 2 * dot + right, 0.0) / left) ** 0.5 if left else float(right > 0)
             scale = (left / max(values, 1.0)) ** 0.5
             errors.append(ComponentError(name, _cosine(total), relative, largest, scale, self.feeds))
-        return min(errors, key=lambda error: error.cosine, default=None)
+        return min(errors, key=lambda error: _or_worst(error.cosine), default=None)
 
 
 class ComparedEngine:
@@ -153,14 +153,36 @@ class ReplayedEngine:
         """Nothing to close."""
 
 
-def _rows(value: FloatArray, counted: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float64]:
-    """The counted values of an output, flat."""
-    array: npt.NDArray[Any] = value
-    if counted is not None and array.ndim > _KV_TOKENS:
-        array = np.moveaxis(array, _KV_TOKENS, 1)
-    if counted is not None and array.shape[:2] == counted.shape:
+def _sums_of(
+    exact: FloatArray, measured: FloatArray, counted: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.float64]:
+    """[5]: dot, |x|^2, |y|^2, largest difference, values; `counted` [B, K] leaves out padded tokens.
+
+    One row of the batch at a time: of a 2B decoder's keys and values float64 copies would be gigabytes.
+    """
+    total = np.zeros(5)
+    for row in range(len(exact)):
+        chosen = None if counted is None else counted[row]
+        left, right = _values(exact[row], chosen), _values(measured[row], chosen)
+        largest = np.maximum(total[3], np.abs(left - right).max(initial=0.0))
+        total += np.array([left @ right, left @ left, right @ right, 0.0, left.size])
+        total[3] = largest
+    return total
+
+
+def _values(row: Any, counted: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float64]:
+    """The counted values of one row of an output, flat."""
+    array: npt.NDArray[Any] = np.asarray(row)
+    if counted is not None and array.ndim >= _KV_TOKENS:
+        array = np.moveaxis(array, _KV_TOKENS - 1, 0)
+    if counted is not None and array.shape[:1] == counted.shape:
         array = array[counted]
     return array.astype(np.float64).reshape(-1)
+
+
+def _or_worst(cosine: float) -> float:
+    """The cosine, -1 where it is not a number: comparisons with NaN would let it pass."""
+    return cosine if cosine == cosine else -1.0
 
 
 def _cosine(total: npt.NDArray[np.float64]) -> float:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...calibration.choice import LinearChoice
+from ...runtime.errors import DataSetError
 from ...runtime.infer.bundle import Bundle
 from ...runtime.infer.engines.engine import Engine, FloatArray, engine_from_bundle
 from ...runtime.infer.inspector import DETECTORS, Inspector
@@ -23,8 +24,9 @@ from ...runtime.recipe import Accuracy
 from ..datasets import Row
 from ..evaluate import EvaluatedPart, inspected_parts
 from .agreement import Agreement, FloatPath
-from .culprits import Culprit, culprits
+from .culprits import Culprit, culprits, is_searched
 from .differences import (
+    FEEDS_KEPT,
     ComparedEngine,
     ComponentError,
     Differences,
@@ -128,11 +130,13 @@ def gate(
 
     `pictures`: name of a set ("calibration", "validation") -> its rows. `choices`: component -> how its
     linears run, for the names of those at fault. `open_float` opens the float engines, for a model that does
-    not fit in memory. BundleError, EngineError, DataSetError when something cannot be read or run.
+    not fit in memory. BundleError, EngineError, DataSetError when something cannot be read or run, or when a
+    set of pictures shows the model nothing: no evidence is no pass.
     """
     say = progress or _silent
     run = _Run(Bundle.open(float_bundle), Bundle.open(int8_bundle), recipe_id, threads, say, open_float)
     reports = {name: _report(run, name, rows) for name, rows in pictures.items() if rows}
+    _check_seen(recipe_id, reports)
     recipe = run.exact.recipe(recipe_id).recipe
     failed = failures(recipe.accuracy, {n: (r.components, r.tokens, r.f) for n, r in reports.items()})
     at_fault: tuple[Culprit, ...] = ()
@@ -187,7 +191,8 @@ class _Watched:
 
     def _beside_int8(self, bundle: Bundle, component: str, **options: Any) -> Engine:
         measured = engine_from_bundle(self._run.int8, component, **options)
-        own = self.differences.setdefault(component, Differences())
+        keeps = FEEDS_KEPT if is_searched(bundle.graph(component)) else 0
+        own = self.differences.setdefault(component, Differences(keeps))
         engine = ComparedEngine(self._run.open_float(bundle, component, **options), measured, own)
         return RememberedEngine(engine, self._dense) if component == "attributes" else engine
 
@@ -212,6 +217,18 @@ def _report(run: _Run, name: str, rows: Sequence[Row]) -> PictureReport:
         watched.path.agreement(),
         f_change(exact, int8, run.exact.recipe(run.recipe_id).recipe.types),
     )
+
+
+def _check_seen(recipe_id: str, reports: Mapping[str, PictureReport]) -> None:
+    """DataSetError unless there are pictures, and of each set at least one tile reached the model."""
+    if not reports:
+        raise DataSetError(f"recipe {recipe_id}: the gate got no pictures; give some")
+    for name, report in reports.items():
+        if not report.components:
+            raise DataSetError(
+                f"recipe {recipe_id}: on none of the {report.parts} {name} pictures a tile differs from its"
+                " template, so INT8 was not checked on them; give parts with defects, --validation takes them"
+            )
 
 
 def _silent(what: str, done: int, total: int) -> None:

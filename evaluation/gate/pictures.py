@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 
 from ...runtime.errors import DataSetError
-from ..datasets import SCENE_PREFIX, VALIDATION_BOARDS, Row, rows_from_source
+from ..datasets import SCENE_PREFIX, VALIDATION_BOARDS, Row, deeppcb_root, rows_from_source
 
 GATE_PARTS = 24
 """Parts of each kind: about 170 defects of the reference recipe, so that one answer weighs 0.6 point of F."""
@@ -46,7 +47,9 @@ def gate_rows(
     is_scenes = source.startswith(SCENE_PREFIX)
     where = validation or (_other_scenes(source, min(parts, len(rows))) if is_scenes else source)
     others = rows if where == source else _rows(where, box_margin_px, clip_frames)
-    left = [row for row in others if row.name not in used or where != source]
+    left = others
+    if _may_share(where, source):
+        left = [row for row in others if row.name not in used]
     if not left:
         raise DataSetError(
             f"{source}: calibration used all of its {len(rows)} parts, none is left to check INT8 on;"
@@ -60,6 +63,15 @@ def spread(rows: Sequence[Row], most: int) -> list[Row]:
     if len(rows) <= most:
         return list(rows)
     return [rows[int(index)] for index in np.linspace(0, len(rows) - 1, most).round()]
+
+
+def _may_share(where: str, source: str) -> bool:
+    """Whether rows of one name are one picture in both: scenes carry their seed, folders must be the same,
+    however their paths are written.
+    """
+    if where.startswith(SCENE_PREFIX) or source.startswith(SCENE_PREFIX):
+        return where.startswith(SCENE_PREFIX) == source.startswith(SCENE_PREFIX)
+    return deeppcb_root(Path(where)).resolve() == deeppcb_root(Path(source)).resolve()
 
 
 def _rows(source: str, box_margin_px: int, clip_frames: int) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ...runtime.errors import AccuracyError
@@ -49,8 +49,11 @@ def failures(
     return tuple(found)
 
 
-def check(report: GateReport) -> None:
-    """AccuracyError when a limit does not hold: what fails, which linears to keep float, and the commands."""
+def check(report: GateReport, kept: Sequence[str] = ()) -> None:
+    """AccuracyError when a limit does not hold: what fails, which linears to keep float, and the commands.
+
+    `kept` are linears that the user keeps float already: the advice goes on from there.
+    """
     if report.passed:
         return
     failed = f"recipe {report.recipe}: {_spoken(report.precision)} is below the limits of [accuracy]:"
@@ -59,13 +62,13 @@ def check(report: GateReport) -> None:
         raise AccuracyError(
             f"{failed} see whether the pictures are those that the model knows, or take --precision float32"
         )
-    names = report.worst_linears[:NAMED]
+    names = [*kept, *report.worst_linears[:NAMED]]
     linears = ", ".join(
         f"{one.component}/{one.linear} ({one.mode}, error {one.error:.2f})" for one in report.culprits[:NAMED]
     )
     advice = (
         f"the linears that lose most: {linears}; keep them float with --keep-float {','.join(names)},"
-        if names
+        if report.culprits
         else "no linear stands out;"
     )
     raise AccuracyError(f"{failed} {advice} or export all of it with --precision float16")

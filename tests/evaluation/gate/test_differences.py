@@ -82,6 +82,25 @@ def test_not_a_number_is_no_good_cosine() -> None:
     assert error is not None and not error.cosine >= 0.0
 
 
+def test_not_a_number_in_a_later_output_is_not_hidden_by_a_healthy_one() -> None:
+    ones, broken = np.ones((1, 3), np.float32), np.array([[1, np.nan, 1]], np.float32)
+    differences = Differences()
+    for _ in range(FEEDS_KEPT):
+        differences.add({}, {"x": ones, "y": ones}, {"x": ones, "y": ones})
+    differences.add({"feed": ones}, {"x": ones, "y": ones}, {"x": ones, "y": broken})
+    error = differences.error()
+    assert error is not None and error.output == "y"
+    assert not error.cosine >= 0.0 and not error.max_abs_error >= 0.0
+    assert "feed" in differences.worst[0].inputs  # and its feed is the first to be searched
+
+
+def test_no_feed_is_copied_where_none_will_be_searched() -> None:
+    differences, ones = Differences(keeps=0), np.ones((1, 2), np.float32)
+    differences.add({"x": ones}, {"y": ones}, {"y": -ones})
+    error = differences.error()
+    assert differences.worst == [] and error is not None and error.cosine == pytest.approx(-1)
+
+
 def test_what_one_engine_said_another_says_again() -> None:
     calls: list[dict[str, FloatArray]] = []
     first = RememberedEngine(Scaling(2.0), calls)

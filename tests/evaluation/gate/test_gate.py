@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("onnx")
 
+import cv2
+import numpy as np
 import onnx
 from rich.console import Console
 
@@ -18,9 +20,11 @@ from orinspect.calibration.choice import LinearChoice
 from orinspect.calibration.int8_graph import int8_from_float
 from orinspect.calibration.linears import linears_of
 from orinspect.evaluation.datasets import rows_from_source
+from orinspect.evaluation.gate.culprits import culprits
 from orinspect.evaluation.gate.gate import gate
 from orinspect.evaluation.gate.table import gate_tables
 from orinspect.export.bundle import write_manifest
+from orinspect.runtime.errors import DataSetError
 from orinspect.runtime.infer.bundle import MANIFEST
 
 ROWS = rows_from_source("scenes:pcb?seed=88&parts=2&size_px=256&defects=2")
@@ -74,6 +78,24 @@ def test_a_broken_decoder_is_found_and_named(small_bundle: Path, tmp_path: Path)
     assert report.culprits[0].error > 0.5
     errors = [one.error for one in report.culprits]
     assert errors == sorted(errors, reverse=True)
+
+
+def test_pictures_that_show_the_model_nothing_are_no_pass(small_bundle: Path, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (128, 128), np.uint8)
+    cv2.imwrite(str(tmp_path / "good.png"), picture)  # its own template: the gate spares every tile
+    nothing = rows_from_source(str(tmp_path), unlabelled=True)
+    with pytest.raises(DataSetError, match=r"none of the 1 validation pictures .* --validation"):
+        gate(small_bundle, small_bundle, "pcb-compare", {"validation": nothing}, {}, threads=1)
+    with pytest.raises(DataSetError, match="got no pictures"):
+        gate(small_bundle, small_bundle, "pcb-compare", {"validation": []}, {}, threads=1)
+
+
+def test_where_no_feed_was_kept_the_chosen_ways_noted_error_counts(tmp_path: Path) -> None:
+    factors = np.ones(4, np.float32)
+    poor = LinearChoice("poor", "x", "per_row", 1.0, "mse", 0.9, 0.09, 9, 4, 4)
+    smoothed = LinearChoice("cured", "x", "static", 1.0, "mse", 0.9, 0.8, 9, 4, 4, 0.5, factors, 0.03)
+    found = culprits({"decoder": tmp_path / "decoder.onnx"}, {"decoder": [smoothed, poor]}, {})
+    assert [(one.linear, one.error) for one in found] == [("poor", 0.09), ("cured", 0.03)]
 
 
 def test_the_tables_show_both_sets_apart(small_bundle: Path) -> None:

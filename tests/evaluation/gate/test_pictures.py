@@ -44,6 +44,17 @@ def test_a_folder_used_up_asks_for_another_source(tmp_path: Path) -> None:
     assert len(rows.validation) == 6 and rows.validation_source == SCENES
 
 
+def test_another_spelling_of_the_same_pictures_leaks_none(tmp_path: Path) -> None:
+    folder = write_deeppcb(tmp_path, BOARDS)
+    names = [row.name for row in rows_from_source(str(folder), split="train")]
+    for spelling in (f"{folder}/", f"{folder}/../{folder.name}"):
+        rows = gate_rows(str(folder), names[:1], validation=spelling)
+        assert [row.name for row in rows.validation] == names[1:]
+    used = ["scenes-77-0000", "scenes-77-0003"]
+    rows = gate_rows(SCENES, used, validation="scenes:pcb?style=grey&parts=6&seed=77")
+    assert [row.name for row in rows.validation] == [f"scenes-77-000{i}" for i in (1, 2, 4, 5)]
+
+
 def test_a_folder_of_plain_pictures_needs_no_labels(tmp_path: Path) -> None:
     for index in range(5):
         cv2.imwrite(str(tmp_path / f"part{index}.png"), np.full((32, 32), 40 * index, np.uint8))

@@ -64,6 +64,8 @@ def test_the_error_names_the_linears_and_the_commands() -> None:
     assert "decoder/layers.0.mlp.down_proj (static, error 0.50)" in text
     assert f"--keep-float {','.join(names[:8])}," in text and names[8] not in text
     assert "--precision float16" in text
+    with pytest.raises(AccuracyError, match=f"--keep-float blocks.0.mlp.linear_fc2,{names[0]},"):
+        check(report(("x",), culprits), ["blocks.0.mlp.linear_fc2"])  # or the next try would lose it
 
 
 def test_without_a_culprit_the_fallback_remains() -> None:
