@@ -117,7 +117,7 @@ def _add_export(commands: Any) -> None:
     )
     command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="qwen3_vl model folder")
     command.add_argument("--recipe", type=Path, action="append", required=True, help="recipe.toml, repeats")
-    command.add_argument("--calibration", required=True, help="a DeepPCB folder, or scenes:pcb?seed=77")
+    command.add_argument("--calibration", required=True, help="picture folder, or scenes:pcb?seed=77")
     command.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     precisions = ("int8", "float16", "float32")
     command.add_argument("--precision", choices=precisions, default="int8", help="(%(default)s)")

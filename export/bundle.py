@@ -49,7 +49,7 @@ def bundle_folder(out: str | Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
         yield temporary
         temporary.chmod(0o755)
-        _sync_tree(temporary)
+        sync_tree(temporary)
         _put_in_place(temporary, out)
     except OSError as error:
         raise BundleError(
@@ -195,7 +195,8 @@ def _put_in_place(temporary: Path, out: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """fsync of everything below `folder`, and of itself."""
     for path in folder.rglob("*"):
         _sync(path)
     _sync(folder)

@@ -27,6 +27,7 @@ from .bundle import bundle_folder
 from .inputs import job_from_arguments
 from .stages import (
     answered_tiles,
+    check_kept_float,
     measured_choices,
     move_graphs,
     pass_gate,
@@ -68,10 +69,11 @@ def export_checkpoint(
     }
     with WorkFolder(job.out, job.made_from) as work, bundle_folder(job.out) as folder:
         files = write_float_graphs(job, work)
+        check_kept_float(job, files)
         compiled = prefixed(job, files)
         choices: dict[str, tuple[LinearChoice, ...]] = {}
         if precision == "float32":
-            move_graphs(files, folder)
+            move_graphs(files, folder, work)
         else:
             tiles = answered_tiles(job, compiled, files, work)
             if precision == "int8":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,6 +141,7 @@ class Job:
             "checkpoint": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
             "recipes": [recipe.sha256 for recipe in self.inputs.recipes],
             "calibration": self.calibration,
+            "pictures": [hashlib.sha256(one.pixels.tobytes()).hexdigest() for one in self.patches],
             "embeddings": self.embeddings_type,
         }
 

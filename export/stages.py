@@ -119,20 +119,8 @@ def answered_tiles(
 def measured_choices(
     job: Job, files: GraphFiles, tiles: Sequence[CalibrationTiles], work: WorkFolder
 ) -> tuple[dict[str, tuple[LinearChoice, ...]], dict[str, Any]]:
-    """Component -> how each of its linears runs, measured block by block; and component -> what was found.
-
-    UsageError for a linear to keep float that no component has.
-    """
-    names = {
-        name: [linear.name for linear in linears_of(onnx.load(str(path), load_external_data=False))]
-        for name, path in quantised_graphs(files).items()
-    }
-    unknown = set(job.keep_float).difference(*names.values())
-    if unknown:
-        raise UsageError(
-            f"--keep-float {min(unknown)}: the model has no such linear; its names are like"
-            f" {', '.join(linears[-1] for linears in names.values())}"
-        )
+    """Component -> how each of its linears runs, measured block by block; and component -> what was found."""
+    names = _linear_names(files)
     place = work.folder("calibration")
     choices = {
         name: calibrate(
@@ -146,6 +134,24 @@ def measured_choices(
         for name, path in quantised_graphs(files).items()
     }
     return choices, {name: calibration_report(path, place) for name, path in quantised_graphs(files).items()}
+
+
+def check_kept_float(job: Job, files: GraphFiles) -> None:
+    """UsageError for a linear to keep float that no component has."""
+    names = _linear_names(files)
+    unknown = set(job.keep_float).difference(*names.values())
+    if unknown:
+        raise UsageError(
+            f"--keep-float {min(unknown)}: the model has no such linear; its names are like"
+            f" {', '.join(linears[-1] for linears in names.values())}"
+        )
+
+
+def _linear_names(files: GraphFiles) -> dict[str, list[str]]:
+    return {
+        name: [linear.name for linear in linears_of(onnx.load(str(path), load_external_data=False))]
+        for name, path in quantised_graphs(files).items()
+    }
 
 
 def _feeds(job: Job, files: GraphFiles, tiles: Sequence[CalibrationTiles], component: str) -> FeedList:
@@ -246,7 +252,7 @@ def pass_gate(
             )
         )
     for each in reports:
-        check(each)
+        check(each, job.keep_float)
     noted = {each.recipe: each.to_json() for each in reports}
     write_manifest(folder, {**Bundle.open(folder, verify=False).manifest, "gate": noted})
     return noted
@@ -276,8 +282,9 @@ def quantised_graphs(files: GraphFiles) -> dict[str, Path]:
     return found if files.attributes is None else found | {"attributes": files.attributes}
 
 
-def move_graphs(files: GraphFiles, folder: Path) -> None:
+def move_graphs(files: GraphFiles, folder: Path, work: WorkFolder) -> None:
     """The float graphs into the bundle; the work folder is given up with it."""
+    work.forget()  # what stops the export from here on takes the graphs along
     for path in sorted(files.decoder.parent.iterdir()):
         os.replace(path, folder / path.name)
 

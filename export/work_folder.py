@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from ..runtime.errors import BundleError
+from .bundle import sync_tree
 
 STATE = "state.json"
 _LOCK = "lock"
@@ -53,12 +54,18 @@ class WorkFolder:
     def finish(self, part: str, facts: Any = None) -> None:
         """Note that a part is whole on disk; `facts` are JSON values. Survives a power cut."""
         self._parts[part] = facts
+        sync_tree(self.path)  # the part before the word that it is there
         temporary = self.path / f"{STATE}.partial"
         with temporary.open("w", encoding="utf-8") as file:
             json.dump({"made_from": self._digest, "parts": self._parts}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.path / STATE)
+
+    def forget(self) -> None:
+        """Give up all finished parts, before their files are moved away: a next try starts over."""
+        self._parts = {}
+        (self.path / STATE).unlink(missing_ok=True)
 
     def folder(self, name: str) -> Path:
         """A folder inside, made when it is not there yet."""

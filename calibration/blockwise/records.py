@@ -75,6 +75,8 @@ class Records:
         partial = self.folder / f"{block.name}.npz.partial"
         with partial.open("wb") as file:
             np.savez(file, **smoothing)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, self.folder / f"{block.name}.npz")
         document = {
             "choices": [choice.to_json() for choice in result.choices],

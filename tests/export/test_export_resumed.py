@@ -11,7 +11,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("tokenizers")
 
 from orinspect.export.checkpoint_export import export_checkpoint
-from orinspect.runtime.errors import AccuracyError, UsageError
+from orinspect.runtime.errors import AccuracyError, BundleError, UsageError
 from orinspect.runtime.infer.bundle import Bundle
 from orinspect.runtime.infer.engines.onnxruntime_engine import OnnxruntimeEngine
 from orinspect.runtime.infer.golden_frames import check_golden
@@ -94,6 +94,32 @@ def test_the_gate_names_linears_keeps_the_work_and_is_satisfied_by_them(
             checkpoint, [recipe(STRICT)], SCENES, out, threads=1, keep_float=kept, progress=again
         )
     assert "calibration answers" not in again.told and "decoder: blocks" not in again.told
+
+
+def test_a_linear_to_keep_that_is_none_is_named_before_the_long_work(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    steps = Steps()
+    with pytest.raises(UsageError, match="--keep-float nobody"):
+        export_checkpoint(
+            checkpoint, [recipe(STRICT)], SCENES, tmp_path / "b", threads=1, keep_float=["nobody"],
+            progress=steps,
+        )  # fmt: skip
+    assert "calibration answers" not in steps.told
+
+
+def test_a_float32_export_that_breaks_off_behind_its_graphs_can_be_tried_again(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    def full(what: str, done: int, total: int) -> None:
+        if what == "bundle":  # the graphs stand in the bundle to be, which goes with the error
+            raise OSError("no space left")
+
+    out, asked = tmp_path / "b", [recipe(STRICT)]
+    with pytest.raises(BundleError, match="no space left"):
+        export_checkpoint(checkpoint, asked, "", out, precision="float32", threads=1, progress=full)
+    export_checkpoint(checkpoint, asked, "", out, precision="float32", threads=1)
+    assert Bundle.open(tmp_path / "b").precision == "float32"
 
 
 def test_float16_is_the_fallback(checkpoint: Path, tmp_path: Path) -> None:

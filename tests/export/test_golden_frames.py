@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from onnx import numpy_helper
 from orinspect.calibration.sessions import MaskedFeed
 from orinspect.export import golden
 from orinspect.export.bundle import write_manifest
-from orinspect.runtime.errors import BundleError
+from orinspect.runtime.errors import BundleError, EngineError
 from orinspect.runtime.infer.bundle import Bundle
 from orinspect.runtime.infer.engines.onnxruntime_engine import OnnxruntimeEngine
 from orinspect.runtime.infer.golden_frames import check_golden, golden_frames, mismatches
@@ -87,6 +88,25 @@ def test_an_engine_with_one_wrong_weight_is_named(bundle: Bundle, component: str
     found = check_golden(bundle, engine_of(bundle, {component: tmp_path / "wrong.onnx"}))
     assert found and {one.component for one in found} == {component}
     assert str(found[0]).startswith(f"{component}: ")
+
+
+def test_of_perturbed_runs_only_the_heads_input_is_kept(bundle: Bundle, tmp_path: Path) -> None:
+    def exact(_: str, feeds: Mapping[str, Floats]) -> dict[str, Floats]:
+        return {}
+
+    shutil.copyfile(bundle.graph("decoder"), tmp_path / "decoder.onnx")
+    feed = decoder_feed(bundle, np.random.default_rng(4))
+    _, runs = golden.write_golden_frame(tmp_path, "decoder", feed, exact)
+    assert len(runs) == golden.RUNS + 1 and {name for run in runs for name in run} == {"hidden"}
+
+
+def test_a_frame_without_a_finite_tolerance_is_refused(bundle: Bundle) -> None:
+    def exact(_: str, feeds: Mapping[str, Floats]) -> dict[str, Floats]:
+        return {}
+
+    patches = np.full((1, bundle.shape.patches, bundle.shape.patch_features), np.nan, np.float32)
+    with pytest.raises(EngineError, match="golden frame of vision: image_tokens is not finite"):
+        golden.write_golden_frame(bundle.path, "vision", {"patches": patches}, exact)
 
 
 def test_padding_does_not_count_and_nan_does(bundle: Bundle) -> None:

@@ -6,13 +6,14 @@ import dataclasses
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("tokenizers")
 
 from orinspect.export.graph.checkpoint import weights_from_folder
-from orinspect.export.inputs import check_attention, checked_inputs
+from orinspect.export.inputs import check_attention, checked_inputs, job_from_arguments
 from orinspect.export.recipe_compile import PATCH_WEIGHT
 from orinspect.runtime.errors import RecipeError
 from orinspect.runtime.infer.shape import ModelShape
@@ -71,6 +72,27 @@ def test_inputs_hold_what_the_export_needs(tmp_path: Path) -> None:
     assert found.shape.tile_px == 128
     assert found.weights.names() == weights_from_folder(tmp_path).names()
     assert found.tokenizer.token_to_id("<|image_pad|>") == found.shape.image_token_id
+
+
+def test_other_pictures_in_the_same_folder_start_over(tmp_path: Path) -> None:
+    checkpoint = write_tiny_checkpoint(tmp_path / "tiny")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    draw = np.random.default_rng(0)
+    recipe = small_recipe(mode="single", compare=None)
+
+    def made_from() -> object:
+        out = tmp_path / "b"
+        return job_from_arguments(
+            checkpoint, [recipe], str(pictures), out, "int8", None, (), 1, None
+        ).made_from
+
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(pictures / name), draw.integers(0, 255, (128, 128), np.uint8))
+    before = made_from()
+    assert made_from() == before
+    cv2.imwrite(str(pictures / "a.png"), draw.integers(0, 255, (128, 128), np.uint8))
+    assert made_from() != before  # the answers of the work folder are of the old picture
 
 
 def shape_of(folder: Path, heads: int, tile_px: int) -> ModelShape:

@@ -44,6 +44,20 @@ def test_other_inputs_start_over(tmp_path: Path) -> None:
         assert not list(work.folder("graphs").iterdir())
 
 
+def test_parts_that_move_away_are_forgotten_first(tmp_path: Path) -> None:
+    broken_off(tmp_path / "b", {"seed": 1}, "vision")
+
+    def export() -> None:
+        with WorkFolder(tmp_path / "b", {"seed": 1}) as work:
+            work.forget()
+            assert not (work.path / STATE).exists()  # also for a kill that comes now
+            raise RuntimeError("broken off")
+
+    with pytest.raises(RuntimeError):
+        export()
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_before_the_first_part_leaves_nothing(tmp_path: Path) -> None:
     broken_off(tmp_path / "b", {"seed": 1})
     assert not list(tmp_path.iterdir())
