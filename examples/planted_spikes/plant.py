@@ -40,7 +40,7 @@ from orinspect.export.graph.checkpoint import weights_from_folder
 Floats = npt.NDArray[np.float32]
 Tensors = dict[str, Floats]
 
-SPIKE = 100.0
+SPIKE = 300.0
 """A spike against the largest value of the tensor that it stands in; float16 still holds it."""
 CHANNEL_POWERS = (7, 10)  # a scaled channel is 2^7 to 2^10 times as large as it was
 CHANNEL_SHARE = 16  # one channel in so many is scaled
