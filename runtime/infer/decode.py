@@ -110,9 +110,9 @@ class Decoder:
         max_rows: int | None = None,
         select: Select = likeliest,
     ) -> None:
-        """`embeddings` [vocab, H]; `clock` in seconds; `max_rows` tiles share a decoder call, None: as many as
-        the recipe's attention_mb allows, up to MOST_ROWS; `select` decides, a tile counted within one call of
-        `answers`.
+        """`embeddings` [vocab, H]; `clock` in seconds; `max_rows` tiles share a decoder call, None: as many
+        as the recipe's attention_mb allows, up to MOST_ROWS; `select` decides, a tile counted within one call
+        of `answers`.
         """
         self._shape, self._compiled, self._guide = shape, recipe, recipe.guide
         self._embeddings, self._decoder, self._head = embeddings, decoder, head

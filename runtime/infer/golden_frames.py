@@ -7,7 +7,8 @@ perturbed runs, see export/golden.py. A frame whose choices are too close to cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +55,7 @@ class Mismatch:
 
 def golden_frames(bundle: Bundle) -> tuple[GoldenFrame, ...]:
     """The frames of a bundle, one a component; empty for a bundle without. BundleError for a broken one."""
-    table: Mapping[str, Any] = bundle.manifest.get("golden", {})
-    return tuple(_frame(bundle, component, entry) for component, entry in table.items())
+    return tuple(_frames(bundle))
 
 
 def mismatches(frame: GoldenFrame, outputs: Mapping[str, FloatArray]) -> tuple[Mismatch, ...]:
@@ -76,9 +76,12 @@ def mismatches(frame: GoldenFrame, outputs: Mapping[str, FloatArray]) -> tuple[M
 
 
 def check_golden(bundle: Bundle, open_engine: Callable[[str], Engine]) -> tuple[Mismatch, ...]:
-    """Run every frame through the engine that `open_engine(component)` gives; all that left its tolerance."""
+    """Run every frame through the engine that `open_engine(component)` gives; all that left its tolerance.
+
+    One frame is in memory at a time: that of a large decoder is hundreds of MB.
+    """
     found: list[Mismatch] = []
-    for frame in golden_frames(bundle):
+    for frame in _frames(bundle):
         found += mismatches(frame, open_engine(frame.component).run(frame.feeds))
     return tuple(found)
 
@@ -110,10 +113,16 @@ def counted_rows(values: FloatArray, counted: npt.NDArray[np.bool_]) -> FloatArr
     return values[counted] if values.shape[: counted.ndim] == counted.shape else values
 
 
+def _frames(bundle: Bundle) -> Iterator[GoldenFrame]:
+    table: Mapping[str, Any] = bundle.manifest.get("golden", {})
+    return (_frame(bundle, component, entry) for component, entry in table.items())
+
+
 def _frame(bundle: Bundle, component: str, entry: Mapping[str, Any]) -> GoldenFrame:
     parts: dict[str, dict[str, Any]] = {INPUT: {}, EXPECTED: {}, EXACT: {}, COUNTED: {}}
     try:
-        with np.load(bundle.path / str(entry["file"]), allow_pickle=False) as stored:
+        path = bundle.path / str(entry["file"])
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             for key in stored.files:
                 kind, _, name = key.partition("/")
                 parts[kind][name] = stored[key]
@@ -126,7 +135,7 @@ def _frame(bundle: Bundle, component: str, entry: Mapping[str, Any]) -> GoldenFr
             parts[COUNTED].get(""),
             bool(entry["may_gate"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise BundleError(
             f"the golden frame of {component} in {bundle.path} cannot be read ({error!r}); export it again"
         ) from error

@@ -71,6 +71,21 @@ def test_the_bundles_own_engine_passes(bundle: Bundle) -> None:
         assert all(0 < value < 1 for value in entry["tolerance"].values())
 
 
+def test_a_frame_is_read_when_its_turn_comes(bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(bundle.path, tmp_path / "b")
+    damaged = tmp_path / "b" / bundle.manifest["golden"]["decoder"]["file"]
+    damaged.write_bytes(damaged.read_bytes()[:4].ljust(damaged.stat().st_size, b"\0"))
+    copy, asked = Bundle.open(tmp_path / "b", verify=False), list[str]()
+
+    def engine(component: str) -> OnnxruntimeEngine:
+        asked.append(component)
+        return OnnxruntimeEngine(copy.graph(component))
+
+    with pytest.raises(BundleError, match="golden frame of decoder"):
+        check_golden(copy, engine)
+    assert asked == ["vision"]
+
+
 def engine_of(bundle: Bundle, graphs: Mapping[str, Path] | None = None):  # type: ignore[no-untyped-def]
     """component -> engine, of other graphs where they are given."""
     return lambda component: OnnxruntimeEngine((graphs or {}).get(component) or bundle.graph(component))
