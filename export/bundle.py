@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,6 +59,14 @@ def bundle_folder(out: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def drop_unfinished(out: Path) -> None:
+    """Remove what killed exports of the bundle `out` left of their temporary folders, gigabytes of a 2B."""
+    name = re.compile(rf"\.{re.escape(out.name)}\.[a-z0-9_]+\.part")
+    for place in out.parent.iterdir():
+        if name.fullmatch(place.name):
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def write_recipe(folder: Path, compiled: CompiledRecipe) -> None:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from ..runtime.errors import BundleError
-from .bundle import sync_tree
+from .bundle import drop_unfinished, sync_tree
 
 STATE = "state.json"
 _LOCK = "lock"
@@ -37,7 +37,7 @@ class WorkFolder:
 
         BundleError when another export writes the same bundle, or when the place is somebody else's folder.
         """
-        self.path = work_path(out)
+        self._out, self.path = out.absolute(), work_path(out)
         self._digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
         self._parts: dict[str, Any] = {}
         self._lock: int | None = None
@@ -89,6 +89,7 @@ class WorkFolder:
             raise BundleError(
                 f"another export is writing {self.path}; wait for it, or give another -o"
             ) from None
+        drop_unfinished(self._out)  # of an export that was killed; under the lock it is nobody's
         self._parts = self._parts_on_disk()
         self.is_resumed = bool(self._parts)
         if not self.is_resumed:

@@ -82,8 +82,11 @@ def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
+from orinspect.export.bundle import bundle_folder
 from orinspect.export.work_folder import WorkFolder
-with WorkFolder(Path(sys.argv[1]), {"seed": 1}) as work:
+out = Path(sys.argv[1])
+with WorkFolder(out, {"seed": 1}) as work, bundle_folder(out) as folder:
+    (folder / "decoder.weights").write_bytes(b"large")
     work.finish("vision")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -92,8 +95,12 @@ with WorkFolder(Path(sys.argv[1]), {"seed": 1}) as work:
 def test_a_killed_export_is_gone_on_with_and_holds_no_lock(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _KILLED, str(tmp_path / "b")]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    of_another = tmp_path / ".b.c.abcd1234.part"
+    of_another.mkdir()
+    assert len(list(tmp_path.glob("*.part"))) == 2
     with WorkFolder(tmp_path / "b", {"seed": 1}) as work:
         assert work.has("vision")
+        assert list(tmp_path.glob("*.part")) == [of_another]
 
 
 def test_two_exports_of_one_bundle_do_not_mix(tmp_path: Path) -> None:
