@@ -101,18 +101,28 @@ def judged(
     return report, choices, ratio
 
 
-def measured(work: Path, plants: Sequence[str], say: Callable[[str], None]) -> dict[str, Any]:
-    """All cells as JSON values."""
+def measured(
+    work: Path, plants: Sequence[str], remedies: Sequence[str], say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The cells of these plants and remedies as JSON values."""
     tokens = tokens_of(CHECKPOINT, RECIPE, work)
     cells: dict[str, dict[str, Any]] = {}
     for name in plants:
         one = planted(name, tokens, work)
         cells[name] = {}
-        for remedy in REMEDIES:
+        for remedy in remedies:
             report, choices, ratio = judged(one, remedy, work)
             cells[name][remedy] = cell(report, choices, ratio)
             say(f"{name}, {remedy}: {cells[name][remedy]}")
     return {"calibration": CALIBRATION, "boards": BOARDS, "plants": cells}
+
+
+def merged(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run over some plants and remedies measured replaces those cells, if the boards are the same."""
+    if {**before, "plants": None} != {**now, "plants": None}:
+        return dict(now)
+    cells = {name: before["plants"].get(name, {}) | now["plants"].get(name, {}) for name in PLANTS}
+    return {**now, "plants": {name: of_plant for name, of_plant in cells.items() if of_plant}}
 
 
 def cell(
@@ -205,18 +215,18 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure the table remedy x plant; see the module.")
     parser.add_argument("--plants", nargs="+", choices=tuple(PLANTS), default=list(PLANTS))
+    parser.add_argument("--remedies", nargs="+", choices=tuple(REMEDIES), default=list(REMEDIES))
     parser.add_argument("--print", action="store_true", help="print, and leave the page and JSON alone")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        result = measured(Path(work), arguments.plants, lambda line: print(line, flush=True))
+        result = measured(
+            Path(work), arguments.plants, arguments.remedies, lambda line: print(line, flush=True)
+        )
     if arguments.print:
         print(markdown(result))
         return
-    if RESULT.exists():  # of the same boards, a run over some plants replaces those
-        before = json.loads(RESULT.read_text(encoding="utf-8"))
-        if {**before, "plants": None} == {**result, "plants": None}:
-            cells = before["plants"] | result["plants"]
-            result["plants"] = {name: cells[name] for name in PLANTS if name in cells}
+    if RESULT.exists():
+        result = merged(json.loads(RESULT.read_text(encoding="utf-8")), result)
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(page_with(page, markdown(result)), encoding="utf-8")
