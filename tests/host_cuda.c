@@ -2,7 +2,8 @@
  *
  * The real bindings (cuda.bindings, pycuda) load it in the driver's place, so a test sees the calls and structs
  * that they really pass. It checks what the driver would: a current context, live pointers, pitches that hold
- * their rows. HOST_CUDA_LIMIT is the memory there is, in bytes. host_cuda_live() counts what was never freed.
+ * their rows. HOST_CUDA_LIMIT is the memory there is, in bytes. With HOST_CUDA_BROKEN the context is as after a
+ * kernel's bad access: every wait and every free says so. host_cuda_live() counts what was never freed.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -29,7 +30,7 @@ typedef struct {
     size_t dstPitch, WidthInBytes, Height;
 } CUDA_MEMCPY2D;
 enum { CUDA_SUCCESS = 0, CUDA_ERROR_INVALID_VALUE = 1, CUDA_ERROR_OUT_OF_MEMORY = 2, CUDA_ERROR_NO_DEVICE = 100,
-       CUDA_ERROR_INVALID_DEVICE = 101, CUDA_ERROR_INVALID_CONTEXT = 201, CUDA_ERROR_INVALID_HANDLE = 400 };
+       CUDA_ERROR_INVALID_DEVICE = 101, CUDA_ERROR_INVALID_CONTEXT = 201, CUDA_ERROR_INVALID_HANDLE = 400, CUDA_ERROR_ILLEGAL_ADDRESS = 700 };
 enum { CU_MEMORYTYPE_DEVICE = 2, CU_STREAM_NON_BLOCKING = 1 };
 enum { CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76 };
 
@@ -42,6 +43,7 @@ static size_t limit(void) {
     const char *text = getenv("HOST_CUDA_LIMIT");
     return text ? strtoull(text, 0, 10) : (size_t)1 << 30;
 }
+static CUresult said(CUresult result) { return getenv("HOST_CUDA_BROKEN") ? CUDA_ERROR_ILLEGAL_ADDRESS : result; }
 static int holds(CUdeviceptr start, size_t size) {
     char *at = (char *)start;
     for (int i = 0; i < MOST; i++)
@@ -70,7 +72,7 @@ static CUresult give(void *at, int is_host) {
             if (!is_host) used -= live[i].size;
             free(at);
             live[i].at = 0;
-            return CUDA_SUCCESS;
+            return said(CUDA_SUCCESS);
         }
     return CUDA_ERROR_INVALID_VALUE;
 }
@@ -142,10 +144,10 @@ CUresult cuMemsetD8Async(CUdeviceptr pointer, unsigned char value, size_t size, 
     return CUDA_SUCCESS;
 }
 CUresult cuStreamCreate(CUstream *stream, unsigned flags) { streams++; *stream = (CUstream)0x20; return flags == CU_STREAM_NON_BLOCKING ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; }
-CUresult cuStreamDestroy_v2(CUstream stream) { streams--; return stream == (CUstream)0x20 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE; }
-CUresult cuStreamSynchronize(CUstream stream) { return stream == (CUstream)0x20 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE; }
+CUresult cuStreamDestroy_v2(CUstream stream) { streams--; return said(stream == (CUstream)0x20 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE); }
+CUresult cuStreamSynchronize(CUstream stream) { return said(stream == (CUstream)0x20 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE); }
 CUresult cuGetErrorName(CUresult error, const char **name) {
-    *name = error == CUDA_ERROR_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : error == CUDA_ERROR_NO_DEVICE ? "CUDA_ERROR_NO_DEVICE" : "CUDA_ERROR";
+    *name = error == CUDA_ERROR_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : error == CUDA_ERROR_NO_DEVICE ? "CUDA_ERROR_NO_DEVICE" : error == CUDA_ERROR_ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR";
     return CUDA_SUCCESS;
 }
 CUresult cuGetErrorString(CUresult error, const char **text) { *text = "said by the host's stand-in"; return CUDA_SUCCESS; }

@@ -7,7 +7,8 @@ cuda.py's affair.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import EngineError
+
+log = logging.getLogger(__name__)
 
 ALIGNMENT = 256
 """Every allocation is a multiple of this many bytes; TensorRT asks it of its scratch memory."""
@@ -101,9 +104,13 @@ class CudaDevice:
         self._driver = driver
         self._pointers: dict[int, int] = {}  # pointer -> bytes, oldest first
         self._pinned: list[npt.NDArray[np.uint8]] = []
-        with self.current():
-            self.name, self.capability, self.cuda_version = self._driver.device()
-            self.stream = self._driver.stream()
+        try:
+            with self.current():
+                self.name, self.capability, self.cuda_version = self._driver.device()
+                self.stream = self._driver.stream()
+        except BaseException:
+            released(self._driver.release)
+            raise
         self._is_open = True
 
     @contextmanager
@@ -121,11 +128,7 @@ class CudaDevice:
         try:
             pointer = self._driver.allocate(size)
         except EngineError as error:
-            free, total = self._driver.memory_info()
-            raise EngineError(
-                f"{size >> 20} MiB of device memory were refused ({error}); {free >> 20} of {total >> 20} "
-                "MiB are free: stop other programs on this board, or use a smaller batch or a smaller model"
-            ) from error
+            raise self._refused(size, "device", error) from error
         self._pointers[pointer] = size
         return pointer
 
@@ -136,7 +139,10 @@ class CudaDevice:
 
     def pinned(self, size: int) -> npt.NDArray[np.uint8]:
         """[size] uint8 of page-locked host memory, kept until the device is closed or `free_pinned`."""
-        array = self._driver.allocate_pinned(max(size, 1))
+        try:
+            array = self._driver.allocate_pinned(max(size, 1))
+        except EngineError as error:
+            raise self._refused(size, "page-locked", error) from error
         self._pinned.append(array)
         return array
 
@@ -165,25 +171,43 @@ class CudaDevice:
 
     def synchronise(self) -> None:
         """Wait until the stream is idle; EngineError when anything in it failed."""
-        self._driver.synchronise(self.stream)
+        try:
+            self._driver.synchronise(self.stream)
+        except EngineError as error:
+            raise EngineError(
+                f"the GPU failed ({error}); a CUDA context does not recover: restart the service, and if it "
+                "stays so, look at dmesg and run: orinspect engines verify BUNDLE"
+            ) from error
 
     def memory_info(self) -> tuple[int, int]:
         """Free and total bytes."""
         return self._driver.memory_info()
 
     def close(self) -> None:
-        """Free everything, in order; twice is fine."""
+        """Free everything, in order; twice is fine. After a failure of the GPU every call is refused: that is
+        logged, so that it hides neither the failure nor what is done about it.
+        """
         if not self._is_open:
             return
         self._is_open = False
+        released(self._free_all)
+        released(self._driver.release)
+
+    def _free_all(self) -> None:
         with self.current():
             for array in reversed(self._pinned):
-                self._driver.free_pinned(array)
+                released(self._driver.free_pinned, array)
             for pointer in reversed(list(self._pointers)):
-                self._driver.free(pointer)
+                released(self._driver.free, pointer)
             self._pinned, self._pointers = [], {}
-            self._driver.destroy_stream(self.stream)
-        self._driver.release()
+            released(self._driver.destroy_stream, self.stream)
+
+    def _refused(self, size: int, kind: str, error: EngineError) -> EngineError:
+        free, total = self._driver.memory_info()
+        return EngineError(
+            f"{size >> 20} MiB of {kind} memory were refused ({error}); {free >> 20} of {total >> 20} "
+            "MiB are free: stop other programs on this board, or use a smaller batch or a smaller model"
+        )
 
     def __enter__(self) -> CudaDevice:
         return self
@@ -192,3 +216,11 @@ class CudaDevice:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def released(give_back: Callable[..., object], *what: object) -> None:
+    """Give something back; what the driver says against it is logged, and the rest is still given back."""
+    try:
+        give_back(*what)
+    except EngineError as error:
+        log.warning("%s", error)

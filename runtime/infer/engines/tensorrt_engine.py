@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ...errors import EngineError
 from ..shape import ModelShape
-from .device import CudaDevice
+from .device import ALIGNMENT, CudaDevice, released
 from .device_past import DevicePast
 from .engine import Dimensions, FloatArray
 from .past import Past
@@ -136,7 +136,8 @@ class TensorrtEngine:
         self.profiles, self.least_k = tuple(profiles), least_k
         needs = [self._engine.get_device_memory_size_for_profile_v2(index) for index in range(len(profiles))]
         with self.device.current():
-            self._scratch.reserve(max(needs))
+            # never nothing: TensorRT refuses a null pointer, also for an engine that needs none
+            self._scratch.reserve(max(*needs, ALIGNMENT))
 
     @property
     def inputs(self) -> Mapping[str, Dimensions]:
@@ -247,17 +248,17 @@ class TensorrtEngine:
             return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def close(self) -> None:
-        """Free contexts, engine and buffers, in this order; twice is fine."""
+        """Free contexts, engine and buffers, in this order; twice is fine, and so is a GPU that failed."""
         if self._engine is None:
             return
         with self.device.current():
-            self.device.synchronise()
+            released(self.device.synchronise)
             self._contexts.clear()
             self._engine = None
             for pointer, _ in self._memory.values():
-                self.device.free(pointer)
+                released(self.device.free, pointer)
             for array in self._pinned.values():
-                self.device.free_pinned(array)
+                released(self.device.free_pinned, array)
             self._memory, self._pinned = {}, {}
 
     def _context(self, index: int) -> Any:

@@ -90,6 +90,16 @@ def test_nothing_works_outside_the_context(device: CudaDevice) -> None:
         device._driver.allocate(16)
 
 
+def test_a_device_that_fails_at_once_is_given_back(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_stream() -> int:
+        raise EngineError("cuStreamCreate: CUDA_ERROR_OUT_OF_MEMORY")
+
+    monkeypatch.setattr(driver, "stream", no_stream)
+    with pytest.raises(EngineError, match="cuStreamCreate"):
+        CudaDevice(driver)
+    assert host_cuda().host_cuda_live() == 0
+
+
 def test_closing_frees_all_of_it(driver: Driver) -> None:
     device = CudaDevice(driver)
     with device.current():

@@ -196,6 +196,29 @@ def test_memory_that_runs_out_frees_what_was_taken(
         open_engine("vision").run(feeds_for(bundle, "vision", 16))
 
 
+def test_a_gpu_that_fails_is_said_once_and_everything_is_given_back(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing on the way out must not put another error in this one's place: the service exits by it."""
+    plans = plans_of(bundle, tmp_path, 1)
+    with (
+        pytest.raises(EngineError, match=r"the GPU failed \(.*ILLEGAL_ADDRESS.*restart the service"),
+        engines_from_bundle(bundle, backend="tensorrt", plans=plans) as open_engine,
+    ):
+        engine = open_engine("attributes")
+        engine.run(feeds_for(bundle, "attributes", 2))
+        monkeypatch.setenv("HOST_CUDA_BROKEN", "1")
+        engine.run(feeds_for(bundle, "attributes", 2))
+
+
+def test_a_failed_gpu_can_be_closed(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service has reported the part by then and returns its own exit code: nothing is raised."""
+    plans = plans_of(bundle, tmp_path, 1)
+    with engines_from_bundle(bundle, backend="tensorrt", plans=plans) as open_engine:
+        open_engine("attributes").run(feeds_for(bundle, "attributes", 2))
+        monkeypatch.setenv("HOST_CUDA_BROKEN", "1")
+
+
 def test_a_plan_that_does_not_load_says_what_tensorrt_says(bundle: Bundle, tmp_path: Path) -> None:
     plans = plans_of(bundle, tmp_path, 1)
     path = next(plans.glob("*/vision.tensorrt.plan"))
