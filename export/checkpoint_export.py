@@ -68,6 +68,11 @@ def export_checkpoint(
         "frame_difference": round(job.inputs.frame_difference, 4),
     }
     with WorkFolder(job.out, job.made_from) as work, bundle_folder(job.out) as folder:
+        if work.is_resumed or work.has_dropped:
+            kept = (
+                "going on with the work kept there" if work.is_resumed else "work from other inputs dropped"
+            )
+            job.say(f"{work.path.name}: {kept}", 1, 1)
         files = write_float_graphs(job, work)
         check_kept_float(job, files)
         compiled = prefixed(job, files)

@@ -139,7 +139,7 @@ class Job:
         return {
             "orinspect": __version__,
             "checkpoint": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
-            "recipes": [recipe.sha256 for recipe in self.inputs.recipes],
+            "recipes": [_asked_of_the_model(one) for one in self.compiled],
             "calibration": self.calibration,
             "pictures": [hashlib.sha256(one.pixels.tobytes()).hexdigest() for one in self.patches],
             "embeddings": self.embeddings_type,
@@ -149,6 +149,14 @@ class Job:
     def embeddings_type(self) -> str:
         """How the bundle stores the token embeddings."""
         return "float32" if self.precision == "float32" else "float16"
+
+
+def _asked_of_the_model(one: CompiledRecipe) -> list[Any]:
+    """What of a recipe the graphs, answers and ranges rest on: thresholds and limits may change freely."""
+    guide = hashlib.sha256(one.guide.to_json().encode()).hexdigest()
+    texts = [list(one.prefix_ids), [list(ids) for ids in one.between_ids], list(one.suffix_ids)]
+    tiling = one.recipe.tiling
+    return [one.recipe.id, guide, texts, one.recipe.token_budget, tiling.tile_px, tiling.attention_mb]
 
 
 def job_from_arguments(

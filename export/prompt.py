@@ -101,9 +101,7 @@ def prompt_ids(tokenizer: Any, recipe: Recipe) -> tuple[list[int], list[int]]:
 
 def between_ids(tokenizer: Any, recipe: Recipe) -> tuple[tuple[int, ...], ...]:
     """Ids between each two pictures of a tile; empty when there is one picture."""
-    return tuple(
-        tuple(encode(tokenizer, f"{VISION_END}{time}{VISION_START}")) for time in _times(recipe)[1:]
-    )
+    return tuple(tuple(encode(tokenizer, f"{VISION_END}{time}{VISION_START}")) for time in _times(recipe)[1:])
 
 
 def _times(recipe: Recipe) -> list[str]:

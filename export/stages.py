@@ -5,6 +5,7 @@ Each takes the job, the files of the stages before it and the work folder, where
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from ..calibration.choice import LinearChoice
 from ..calibration.linears import linears_of
 from ..calibration.streamed import StreamedEngine
 from ..evaluation.gate.gate import GateReport, gate
-from ..evaluation.gate.pictures import gate_rows
+from ..evaluation.gate.pictures import GATE_PARTS, VALIDATION_PARTS, gate_rows
 from ..evaluation.gate.verdict import check
 from ..runtime.errors import UsageError
 from ..runtime.infer.bundle import Bundle, CompiledRecipe
@@ -36,6 +37,7 @@ from .bundle import (
     write_vocabulary,
 )
 from .calibration_feeds import (
+    TILES_A_FEED,
     CalibrationTiles,
     EngineSet,
     FeedList,
@@ -59,6 +61,10 @@ from .work_folder import WorkFolder
 COMPONENTS = ("vision", "attributes", "decoder", "embeddings")
 FLOAT_IN_MEMORY_BYTES = 2 << 30
 """A float graph with more weights than this runs block by block instead of as a whole."""
+STREAMED_GATE_PARTS = 6, 6
+"""Calibration and validation parts of the gate then: each takes minutes."""
+GOLDEN_TILE_BYTES = 4 << 20
+"""Keys and values of a tile's pictures beyond which the golden frames hold one tile."""
 
 
 def write_float_graphs(job: Job, work: WorkFolder) -> GraphFiles:
@@ -205,8 +211,10 @@ def _modes(choices: Sequence[LinearChoice]) -> dict[str, int]:
 def write_golden_frames(
     job: Job, files: GraphFiles, tiles: Sequence[CalibrationTiles], folder: Path
 ) -> dict[str, Any]:
-    """Golden frames of the first recipe."""
-    one = surest_tiles(tiles[0])
+    """Golden frames of the first recipe: of one feed, or of one tile where its keys and values are large."""
+    shape, pictures = job.inputs.shape, tiles[0].compiled.recipe.pictures
+    tile_bytes = 4 * math.prod(shape.past_kv_shape(1, pictures * shape.tokens))
+    one = surest_tiles(tiles[0], TILES_A_FEED if tile_bytes <= GOLDEN_TILE_BYTES else pictures)
     feeds = {name: _feeds(job, files, [one], name)[0] for name in quantised_graphs(files)}
 
     def exact(component: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,16 +237,19 @@ def pass_gate(
     """
     exact = files.decoder.parent
     write_rest(job, exact, files, compiled, {"precision": "float32"})
-    reports: list[GateReport] = []
+    reports, sources = list[GateReport](), dict[str, str]()
     used = {name for patches in job.patches for name in patches.names}
+    parts = STREAMED_GATE_PARTS if _is_streamed(files.decoder) else (GATE_PARTS, VALIDATION_PARTS)
     for one in compiled:
         rows = gate_rows(
             job.calibration,
             used,
             validation=job.validation,
+            parts=parts,
             box_margin_px=one.recipe.box_margin_px,
             clip_frames=one.recipe.clip.frames if one.recipe.mode == "clip" else 1,
         )
+        sources[one.recipe.id] = rows.validation_source
         reports.append(
             gate(
                 exact,
@@ -253,7 +264,7 @@ def pass_gate(
         )
     for each in reports:
         check(each, job.keep_float)
-    noted = {each.recipe: each.to_json() for each in reports}
+    noted = {each.recipe: each.to_json() | {"validation": sources[each.recipe]} for each in reports}
     write_manifest(folder, {**Bundle.open(folder, verify=False).manifest, "gate": noted})
     return noted
 
@@ -295,10 +306,12 @@ def _embeddings(files: GraphFiles) -> npt.NDArray[Any]:
 
 def _float_engine(path: Path, threads: int) -> OnnxruntimeEngine | StreamedEngine:
     """The whole graph in memory, or block by block where its weights are too large for that."""
+    return (StreamedEngine if _is_streamed(path) else OnnxruntimeEngine)(path, threads=threads)
+
+
+def _is_streamed(path: Path) -> bool:
     weights = path.with_name(path.name + ".data")
-    if weights.exists() and weights.stat().st_size > FLOAT_IN_MEMORY_BYTES:
-        return StreamedEngine(path, threads=threads)
-    return OnnxruntimeEngine(path, threads=threads)
+    return weights.exists() and weights.stat().st_size > FLOAT_IN_MEMORY_BYTES
 
 
 def _gate_engine(bundle: Bundle, component: str, *, threads: int = 2, **_: Any) -> Engine:

@@ -41,7 +41,7 @@ class WorkFolder:
         self._digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
         self._parts: dict[str, Any] = {}
         self._lock: int | None = None
-        self.is_resumed = False
+        self.is_resumed = self.has_dropped = False
 
     def has(self, part: str) -> bool:
         """Whether this part is finished, here or by an export before that was broken off."""
@@ -93,6 +93,7 @@ class WorkFolder:
         self._parts = self._parts_on_disk()
         self.is_resumed = bool(self._parts)
         if not self.is_resumed:
+            self.has_dropped = (self.path / STATE).exists()
             self._clear()
         return self
 

@@ -112,6 +112,4 @@ class FloatPath:
             squares += (lead - lead_int8) ** 2
         count = len(self._taken)
         error = float(np.sqrt(squares / count)) if count else 0.0
-        return Agreement(
-            count, agreed, clear, clear_agreed, len(equal), sum(equal.values()), lost, error
-        )
+        return Agreement(count, agreed, clear, clear_agreed, len(equal), sum(equal.values()), lost, error)

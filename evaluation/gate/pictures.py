@@ -12,8 +12,9 @@ import numpy as np
 from ...runtime.errors import DataSetError
 from ..datasets import SCENE_PREFIX, VALIDATION_BOARDS, Row, deeppcb_root, rows_from_source
 
-GATE_PARTS = 24
-"""Parts of each kind: about 170 defects of the reference recipe, so that one answer weighs 0.6 point of F."""
+GATE_PARTS, VALIDATION_PARTS = 24, 60
+"""Most calibration and validation parts. 60 boards hold about 400 defects of the reference recipe: one answer
+weighs a quarter of a point of F, so that a loss of half a point shows."""
 VALIDATION_SEED = 40_000
 """Added to the seed of calibration scenes for those of the gate; no training and no test comes near it."""
 
@@ -32,11 +33,11 @@ def gate_rows(
     used: Collection[str],
     *,
     validation: str | None = None,
-    parts: int = GATE_PARTS,
+    parts: tuple[int, int] = (GATE_PARTS, VALIDATION_PARTS),
     box_margin_px: int = 10,
     clip_frames: int = 1,
 ) -> GateRows:
-    """At most `parts` rows of each kind, evenly spread; `used` are the names of the rows of calibration.
+    """At most `parts` (calibration, validation) rows, evenly spread; `used` names the rows of calibration.
 
     Validation is `validation` where it is given, as many other scenes where the source is scenes, else the
     rows of a folder that calibration left; the boards that a DeepPCB folder holds out for scoring are never
@@ -45,7 +46,7 @@ def gate_rows(
     rows = _rows(source, box_margin_px, clip_frames)
     calibration = [row for row in rows if row.name in used]
     is_scenes = source.startswith(SCENE_PREFIX)
-    where = validation or (_other_scenes(source, min(parts, len(rows))) if is_scenes else source)
+    where = validation or (_other_scenes(source, min(parts[1], len(rows))) if is_scenes else source)
     others = rows if where == source else _rows(where, box_margin_px, clip_frames)
     left = others
     if _may_share(where, source):
@@ -55,7 +56,7 @@ def gate_rows(
             f"{source}: calibration used all of its {len(rows)} parts, none is left to check INT8 on;"
             " give more parts, or others with --validation"
         )
-    return GateRows(tuple(spread(calibration, parts)), tuple(spread(left, parts)), where)
+    return GateRows(tuple(spread(calibration, parts[0])), tuple(spread(left, parts[1])), where)
 
 
 def spread(rows: Sequence[Row], most: int) -> list[Row]:

@@ -14,6 +14,8 @@ from .scores import FChange
 if TYPE_CHECKING:
     from .gate import GateReport
 
+LEAST_DECISIONS = 20
+"""Choices below which a share of equal ones says nothing."""
 NAMED = 8
 """Linears that the error names; more is no advice."""
 
@@ -36,6 +38,11 @@ def failures(
                     f"{component}: cosine {error.cosine:.4f} of {error.output} {where},"
                     f" at least {limits.min_cosine:g} is asked"
                 )
+        if limits.min_token_agreement and tokens.decisions < LEAST_DECISIONS:
+            found.append(
+                f"{tokens.decisions} choices under the guide {where} are too few to judge, at least"
+                f" {LEAST_DECISIONS} are asked; give more parts with defects"
+            )
         if tokens.share < limits.min_token_agreement:
             found.append(
                 f"{tokens.agreed} of {tokens.decisions} tokens ({tokens.share:.1%}) as float {where},"

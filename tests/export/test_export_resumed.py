@@ -94,6 +94,10 @@ def test_the_gate_names_linears_keeps_the_work_and_is_satisfied_by_them(
             checkpoint, [recipe(STRICT)], SCENES, out, threads=1, keep_float=kept, progress=again
         )
     assert "calibration answers" not in again.told and "decoder: blocks" not in again.told
+    lenient = Steps()  # limits are no part of what the work rests on
+    export_checkpoint(checkpoint, [recipe(LENIENT)], SCENES, out, threads=1, progress=lenient)
+    assert "calibration answers" not in lenient.told and out.exists()
+    assert "b.work: going on with the work kept there" in lenient.told
 
 
 def test_a_linear_to_keep_that_is_none_is_named_before_the_long_work(

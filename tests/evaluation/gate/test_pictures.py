@@ -19,7 +19,7 @@ BOARDS = {"group00041": 2, "group20085": 3, "group92000": 1}
 
 def test_scenes_are_validated_on_other_scenes_of_the_same_kind() -> None:
     used = {row.name for row in rows_from_source(SCENES)[:4]}
-    rows = gate_rows(SCENES, used, parts=3)
+    rows = gate_rows(SCENES, used, parts=(3, 3))
     assert [row.name for row in rows.calibration] == [f"scenes-77-000{i}" for i in (0, 2, 3)]
     assert rows.validation_source == "scenes:pcb?seed=40077&parts=3&style=grey"
     assert [row.name for row in rows.validation] == [f"scenes-40077-000{i}" for i in range(3)]

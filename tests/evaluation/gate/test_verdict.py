@@ -25,7 +25,8 @@ LIMITS = Accuracy()
 
 def verdict(**changed: Any) -> tuple[str, ...]:
     component = dataclasses.replace(GOOD, cosine=changed.get("cosine", 0.9999))
-    tokens = dataclasses.replace(TOKENS, agreed=changed.get("agreed", 990))
+    agreed, decisions = changed.get("agreed", 990), changed.get("decisions", 1000)
+    tokens = dataclasses.replace(TOKENS, agreed=agreed, decisions=decisions)
     f = None if changed.get("unlabelled") else dataclasses.replace(F, **changed.get("f", {}))
     return failures(LIMITS, {"validation": ({"decoder": component}, tokens, f)})
 
@@ -41,6 +42,11 @@ def test_each_limit_fails_by_name() -> None:
     lost = verdict(f={"f_int8": 0.94, "change": -0.010})
     assert lost[0].startswith("F 0.950 in float and 0.940 in INT8 on validation pictures, at most 0.5 points")
     assert len(verdict(cosine=float("nan"))) == 1
+
+
+def test_a_handful_of_choices_is_no_evidence() -> None:
+    assert verdict(agreed=19, decisions=19)[0].startswith("19 choices under the guide on validation pictures")
+    assert verdict(agreed=20, decisions=20) == ()
 
 
 def test_one_answer_on_few_parts_is_no_proof() -> None:
