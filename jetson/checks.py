@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -56,7 +57,8 @@ def report_in_child(tell: Tell, bundle_path: Path, folder: Path) -> dict[str, An
         tell("golden frames")
         found = check_golden(bundle, device.engine)
     frames = len(golden_frames(bundle))
-    wrong = [str(mismatch) for mismatch in found if mismatch.may_gate]
+    # what is not a number is wrong whatever the margins of the frame's choices are
+    wrong = [str(one) for one in found if one.may_gate or not math.isfinite(one.error)]
     return {
         "wrong": wrong,
         "golden": {"frames": frames, "out_of_tolerance": [str(mismatch) for mismatch in found]},

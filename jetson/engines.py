@@ -30,7 +30,18 @@ from .checks import check_library, counts_table, facts_in_child, plan_in_child, 
 from .child import run_in_child
 from .fit import WORKSPACE_BYTES
 from .layers import int8_counts, layers_from_text
-from .plan_store import TIMING, activate, building_folder, complete, finished_plan, record_plan, set_in_use
+from .plan_store import (
+    BUILDING,
+    TIMING,
+    activate,
+    altered_plan,
+    building_folder,
+    complete,
+    finished_plan,
+    only_builder,
+    record_plan,
+    set_in_use,
+)
 from .plan_work import PlanWork, check_disk, check_memory, plan_works
 
 Say = Callable[[str], None]
@@ -64,24 +75,25 @@ def build_engines(
     key = plan_key(model, facts, parts)
     in_use = set_in_use(folder, key)
     if in_use is not None and compute_capability is None:
-        say(f"the engines in {in_use.folder} are up to date")
+        say(f"the engines in {in_use.folder} are up to date; remove that folder to build them anew")
         return _table(in_use, built=0, in_use=True)
-    check_memory(works, memory())
-    place = building_folder(folder, key)
-    check_disk([work for work in works if finished_plan(place, work.plan) is None], place)
-    made, counts, built = _built_set(
-        bundle, works, PlanSet(place, key, model, facts, parts, {}), folder, compute_capability, memory, say
-    )
-    if compute_capability is not None:
-        return _table(made, built=built, in_use=False) | {"int8": counts}
-    report = _verified(bundle.path, made, say)
-    if report["wrong"]:
-        raise EngineError(
-            f"the new engines are not put in use: {'; '.join(report['wrong'])}; those in use before stay. "
-            f"Report this with {place}; until then use the backend onnxruntime, or export with "
-            "--precision float16"
-        )
-    return _table(activate(folder, made), built=built, in_use=True) | report
+    missing = [work for work in works if finished_plan(folder / f"{key}{BUILDING}", work.plan) is None]
+    check_memory(missing, memory())
+    with only_builder(folder):
+        place = building_folder(folder, key)
+        check_disk(missing, place)
+        empty = PlanSet(place, key, model, facts, parts, {})
+        made, counts, built = _built_set(bundle, works, empty, folder, compute_capability, memory, say)
+        if compute_capability is not None:
+            return _table(made, built=built, in_use=False) | {"int8": counts}
+        report = _verified(bundle.path, made, say)
+        if report["wrong"]:
+            raise EngineError(
+                f"the new engines are not put in use: {'; '.join(report['wrong'])}; those in use before stay."
+                f" Remove {place} and {folder / TIMING} to build them from the start; if it stays so report "
+                "this, and until then use the backend onnxruntime, or export with --precision float16"
+            )
+        return _table(activate(folder, made), built=built, in_use=True) | report
 
 
 def verify_engines(bundle_path: Path, folder: Path | None = None, *, say: Say = print) -> dict[str, Any]:
@@ -93,10 +105,9 @@ def verify_engines(bundle_path: Path, folder: Path | None = None, *, say: Say = 
     """
     bundle = Bundle.open(bundle_path)
     chosen = current_set(folder or plans_folder(bundle.path))
-    for plan in (plan for plans in chosen.components.values() for plan in plans):
-        path = chosen.folder / plan.file
-        if sha256_of_file(path) != plan.sha256:
-            raise EngineError(f"{path} was altered: its SHA-256 is another; {BUILD_AGAIN}")
+    altered = altered_plan(chosen)
+    if altered is not None:
+        raise EngineError(f"{altered} was altered: its SHA-256 is another; {BUILD_AGAIN}")
     return _table(chosen, built=0, in_use=True) | _verified(bundle.path, chosen, say)
 
 

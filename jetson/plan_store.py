@@ -5,9 +5,12 @@ What is finished of a set under way is listed in its `done.json` and not built a
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,17 +20,40 @@ from ..runtime.infer.bundle import sha256_of_file
 from ..runtime.infer.engines.plans import BUILT, CURRENT, PlanFile, PlanSet, current_set
 from ..runtime.infer.engines.tensorrt_builder import sync_folder, write_whole
 
-BUILDING, DONE, TIMING = ".building", "done.json", "timing.cache"
+BUILDING, DONE, TIMING, LOCK = ".building", "done.json", "timing.cache", "lock"
 _SET = re.compile(r"[0-9a-f]{16}(-\d+|\.building)")
 
 
+@contextmanager
+def only_builder(folder: Path) -> Iterator[None]:
+    """Nobody else builds in `folder` meanwhile; EngineError when somebody does. Ends with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("wb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise EngineError(
+                f"another orinspect engines build works in {folder} ({error.strerror}); wait until it ends"
+            ) from error
+        yield
+
+
 def set_in_use(folder: Path, key: str) -> PlanSet | None:
-    """The set in use when it is whole and was made under this key."""
+    """The set in use when it is whole, to the byte, and was made under this key."""
     try:
         found = current_set(folder)
     except EngineError:
         return None
-    return found if found.key == key else None
+    return found if found.key == key and altered_plan(found) is None else None
+
+
+def altered_plan(plans: PlanSet) -> Path | None:
+    """The first plan whose bytes are not those that were built; None when all are."""
+    for plan in (plan for rows in plans.components.values() for plan in rows):
+        path = plans.folder / plan.file
+        if sha256_of_file(path) != plan.sha256:
+            return path
+    return None
 
 
 def building_folder(folder: Path, key: str) -> Path:

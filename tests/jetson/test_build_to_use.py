@@ -15,12 +15,15 @@ import pytest
 
 from orinspect.export.bundle import write_manifest
 from orinspect.jetson import checks, engines
+from orinspect.jetson.board import BoardMemory
 from orinspect.jetson.engines import build_engines, report_text, verify_engines
+from orinspect.jetson.plan_store import only_builder
 from orinspect.runtime.errors import EngineError
 from orinspect.runtime.infer.bundle import Bundle
 from orinspect.runtime.infer.engines import cuda, tensorrt_device
 from orinspect.runtime.infer.engines.plans import current_set
 from orinspect.runtime.infer.engines.tensorrt_builder import BuiltPlan, PlanOrder, write_whole
+from orinspect.runtime.infer.golden_frames import Mismatch
 from orinspect.runtime.infer.inspector import Inspector
 from orinspect.tests import ort_tensorrt
 from orinspect.tests.device_bundle import write_device_bundle
@@ -118,3 +121,38 @@ def test_an_altered_plan_is_refused_by_name(bundle: Bundle, tmp_path: Path) -> N
         EngineError, match=r"vision\.plan was altered: its SHA-256 is another; run: orinspect"
     ):
         verify_engines(bundle.path, tmp_path, say=silent)
+    table = build_engines(bundle.path, tmp_path, say=silent)  # the way out that the sentence names
+    assert table["built"] == 4 and table["folder"] != str(path.parent)
+    assert not verify_engines(bundle.path, tmp_path, say=silent)["wrong"]
+
+
+def test_what_is_finished_needs_no_memory_any_more(bundle: Bundle, tmp_path: Path) -> None:
+    """The decoder was built before the cut; what is left is small, and so is the memory now."""
+    whole = build_engines(bundle.path, tmp_path, say=silent)
+    place = Path(whole["folder"])
+    place.rename(tmp_path / f"{whole['key']}.building")
+    (tmp_path / "current").unlink()
+    none_left = BoardMemory(4 << 30, 1)
+    table = build_engines(bundle.path, tmp_path, memory=lambda: none_left, say=silent)
+    assert table["built"] == 0 and table["in_use"]
+
+
+def test_one_builds_at_a_time(bundle: Bundle, tmp_path: Path) -> None:
+    with only_builder(tmp_path), pytest.raises(EngineError, match="another orinspect engines build works in"):
+        build_engines(bundle.path, tmp_path, say=silent)
+    assert build_engines(bundle.path, tmp_path, say=silent)["built"] == 4
+
+
+def test_what_is_not_a_number_is_wrong_in_any_frame(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame whose choices are too close to call gates no error, but it is no excuse for NaN."""
+    for error, wrong in ((9.0, 0), (float("inf"), 1)):
+        found = Mismatch("decoder", "hidden", error, 1.0, may_gate=False)
+        monkeypatch.setattr(checks, "check_golden", lambda *_, found=found: (found,))
+        folder = tmp_path / str(wrong)
+        if wrong:
+            with pytest.raises(EngineError, match=r"not put in use: decoder: hidden is off by inf"):
+                build_engines(bundle.path, folder, say=silent)
+        else:
+            assert build_engines(bundle.path, folder, say=silent)["in_use"]

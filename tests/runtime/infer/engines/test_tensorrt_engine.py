@@ -201,14 +201,17 @@ def test_a_gpu_that_fails_is_said_once_and_everything_is_given_back(
 ) -> None:
     """Closing on the way out must not put another error in this one's place: the service exits by it."""
     plans = plans_of(bundle, tmp_path, 1)
-    with (
-        pytest.raises(EngineError, match=r"the GPU failed \(.*ILLEGAL_ADDRESS.*restart the service"),
-        engines_from_bundle(bundle, backend="tensorrt", plans=plans) as open_engine,
-    ):
-        engine = open_engine("attributes")
-        engine.run(feeds_for(bundle, "attributes", 2))
-        monkeypatch.setenv("HOST_CUDA_BROKEN", "1")
-        engine.run(feeds_for(bundle, "attributes", 2))
+    feeds = feeds_for(bundle, "attributes", 2)
+
+    def run_until_it_fails() -> None:
+        with engines_from_bundle(bundle, backend="tensorrt", plans=plans) as open_engine:
+            engine = open_engine("attributes")
+            engine.run(feeds)
+            monkeypatch.setenv("HOST_CUDA_BROKEN", "1")
+            engine.run(feeds)
+
+    with pytest.raises(EngineError, match=r"the GPU failed \(.*ILLEGAL_ADDRESS.*restart the service"):
+        run_until_it_fails()
 
 
 def test_a_failed_gpu_can_be_closed(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
