@@ -93,7 +93,12 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute kind, CUdevice devi
     return CUDA_SUCCESS;
 }
 CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice device) { *major = 8; *minor = 7; return CUDA_SUCCESS; }
-CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) { retained++; *context = (CUcontext)0x10; return CUDA_SUCCESS; }
+CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
+    if (!limit()) return CUDA_ERROR_OUT_OF_MEMORY;
+    retained++;
+    *context = (CUcontext)0x10;
+    return CUDA_SUCCESS;
+}
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     if (!--retained) depth = 0; /* a context that is gone is current nowhere; pycuda counts on it */
     return CUDA_SUCCESS;

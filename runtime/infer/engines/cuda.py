@@ -41,6 +41,13 @@ def _no_device(why: object) -> EngineError:
     )
 
 
+def _no_context(why: object) -> EngineError:
+    return EngineError(
+        f"the CUDA device makes no context: {why}; it takes some hundred MiB: stop other programs on this "
+        "board and start again"
+    )
+
+
 class _BoundDriver:
     """Over cuda.bindings.driver, whose calls return (status, values...)."""
 
@@ -52,7 +59,10 @@ class _BoundDriver:
         # The loader raises classes of its own where the driver library is missing.
         except Exception as error:
             raise _no_device(str(error).splitlines()[0] if str(error) else repr(error)) from error
-        self._context = self._call(cuda.cuDevicePrimaryCtxRetain, self._device)
+        try:
+            self._context = self._call(cuda.cuDevicePrimaryCtxRetain, self._device)
+        except EngineError as error:
+            raise _no_context(error) from error
         self._addresses: dict[int, Any] = {}  # of a pinned array -> what the driver frees
 
     def _call(self, function: Any, *arguments: Any) -> Any:
@@ -140,26 +150,32 @@ class _PycudaDriver:
         try:
             cuda.init()
             self._device = cuda.Device(0)
-            self._context = self._device.retain_primary_context()
         except cuda.Error as error:
             raise _no_device(error) from error
+        try:
+            self._context = self._device.retain_primary_context()
+        except cuda.Error as error:
+            raise _no_context(error) from error
         self._owned: dict[int, Any] = {}  # pointer or stream handle -> the object that frees it
         self._pinned: dict[int, Any] = {}
 
     def push(self) -> None:
-        self._context.push()
+        with self._said("cuCtxPushCurrent"):
+            self._context.push()
 
     def pop(self) -> None:
         self._cuda.Context.pop()
 
     def release(self) -> None:
-        self._context.detach()
+        with self._said("cuDevicePrimaryCtxRelease"):
+            self._context.detach()
 
     def device(self) -> tuple[str, tuple[int, int], int]:
         return self._device.name(), self._device.compute_capability(), self._cuda.get_driver_version()
 
     def memory_info(self) -> tuple[int, int]:
-        free, total = self._cuda.mem_get_info()
+        with self._said("cuMemGetInfo"):
+            free, total = self._cuda.mem_get_info()
         return int(free), int(total)
 
     def allocate(self, size: int) -> int:
@@ -169,7 +185,8 @@ class _PycudaDriver:
         return int(memory)
 
     def free(self, pointer: int) -> None:
-        self._owned.pop(pointer).free()
+        with self._said("cuMemFree"):
+            self._owned.pop(pointer).free()
 
     def allocate_pinned(self, size: int) -> npt.NDArray[np.uint8]:
         with self._said("cuMemHostAlloc"):
@@ -179,10 +196,12 @@ class _PycudaDriver:
         return array
 
     def free_pinned(self, array: npt.NDArray[np.uint8]) -> None:
-        self._pinned.pop(id(array)).base.free()
+        with self._said("cuMemFreeHost"):
+            self._pinned.pop(id(array)).base.free()
 
     def stream(self) -> int:
-        stream = self._cuda.Stream(1)
+        with self._said("cuStreamCreate"):
+            stream = self._cuda.Stream(1)
         self._owned[stream.handle] = stream
         return int(stream.handle)
 

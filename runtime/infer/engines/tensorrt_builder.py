@@ -67,6 +67,7 @@ def plan_from_order(order: PlanOrder, say: Say) -> BuiltPlan:
     config.progress_monitor = monitor
     _add_profiles(builder, network, config, order)
     cache = _timing_cache(config, order.timing_cache)
+    said.clear()  # a timing cache of before an update is refused aloud, and is not why a build fails
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(

@@ -121,6 +121,14 @@ def test_a_machine_without_a_device_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         cuda._BoundDriver(bindings)
 
 
+def test_a_board_without_memory_for_a_context_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    bindings = pytest.importorskip("cuda.bindings.driver")
+    host_cuda()
+    monkeypatch.setenv("HOST_CUDA_LIMIT", "0")
+    with pytest.raises(EngineError, match=r"makes no context: .*OUT_OF_MEMORY.*stop other programs"):
+        cuda._BoundDriver(bindings)
+
+
 def test_a_machine_without_bindings_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
