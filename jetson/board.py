@@ -1,4 +1,4 @@
-"""What the board itself says: its name and how much memory is free."""
+"""What the board itself says: how much memory is free."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from ..runtime.errors import EngineError
 
 MEMINFO = Path("/proc/meminfo")
-MODEL = Path("/proc/device-tree/model")
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,3 @@ def memory_from_text(text: str) -> BoardMemory:
 def memory_of_this_board(place: Path = MEMINFO) -> BoardMemory:
     """The memory now."""
     return memory_from_text(place.read_text(encoding="ascii"))
-
-
-def name_of_this_board(place: Path = MODEL) -> str:
-    """As the device tree has it, `NVIDIA Jetson Orin Nano ...`; empty on any other machine."""
-    try:
-        return place.read_text(encoding="utf-8").strip("\0 \n")
-    except OSError:
-        return ""

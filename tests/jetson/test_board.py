@@ -1,17 +1,10 @@
-"""The board's memory and name, from files as a Jetson has them."""
+"""The board's memory, from a file as a Jetson has it."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from orinspect.jetson.board import (
-    BoardMemory,
-    memory_from_text,
-    memory_of_this_board,
-    name_of_this_board,
-)
+from orinspect.jetson.board import BoardMemory, memory_from_text, memory_of_this_board
 from orinspect.runtime.errors import EngineError
 
 MEMINFO = (
@@ -28,9 +21,3 @@ def test_memory_is_what_is_available_not_what_is_free() -> None:
 def test_a_kernel_that_does_not_say_is_named() -> None:
     with pytest.raises(EngineError, match="MemAvailable"):
         memory_from_text("MemTotal: 5 kB\n")
-
-
-def test_the_name_ends_where_the_device_tree_ends_it(tmp_path: Path) -> None:
-    (tmp_path / "model").write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
-    assert name_of_this_board(tmp_path / "model") == "NVIDIA Jetson Orin Nano Developer Kit"
-    assert name_of_this_board(tmp_path / "none") == ""

@@ -6,9 +6,10 @@
         <key>-1/decoder.1of2.plan  ...
         <key>.building/            a set under way; what is finished in it is kept
         timing.cache               measured kernels, kept for the next build
+        lock                       held by whoever builds
 
-The key is a hash over model, TensorRT, CUDA, L4T, compute capability, shapes and parts: a set under another
-key is never loaded. `jetson/engines.py` writes all this; here it is read.
+The key is a hash over model, TensorRT, CUDA, L4T, compute capability, board, shapes and parts: a set under
+another key is never loaded. `jetson/engines.py` writes all this; here it is read.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .profile_choice import FILE_NAME
 SCHEMA = "orinspect.engines/1.0"
 CURRENT, BUILT = "current", "built.json"
 L4T_FILE = Path("/etc/nv_tegra_release")
+BOARD_FILE = Path("/proc/device-tree/model")
 BUILD_AGAIN = "run: orinspect engines build BUNDLE"
 
 
@@ -42,6 +44,7 @@ class BoardFacts:
     cuda: str
     l4t: str
     sm: str
+    board: str = ""
 
     def differences(self, other: BoardFacts) -> list[str]:
         """`tensorrt 10.3.0 -> 10.16.1` for each fact that is not the same in `other`."""
@@ -176,5 +179,13 @@ def l4t_of_this_board(place: Path = L4T_FILE) -> str:
     """The Jetson Linux release, empty where there is none."""
     try:
         return l4t_from_text(place.read_text(encoding="utf-8"))
+    except OSError:
+        return ""
+
+
+def name_of_this_board(place: Path = BOARD_FILE) -> str:
+    """As the device tree has it, `NVIDIA Jetson Orin Nano ...`; empty on any other machine."""
+    try:
+        return place.read_text(encoding="utf-8").strip("\0 \n")
     except OSError:
         return ""

@@ -11,7 +11,16 @@ from .cuda import driver_of_this_machine
 from .device import CudaDevice
 from .engine import Engine
 from .parts import PartedEngine
-from .plans import BoardFacts, PlanFile, PlanSet, current_set, l4t_of_this_board, model_hash, plans_folder
+from .plans import (
+    BoardFacts,
+    PlanFile,
+    PlanSet,
+    current_set,
+    l4t_of_this_board,
+    model_hash,
+    name_of_this_board,
+    plans_folder,
+)
 from .profile_choice import component_plans
 from .tensorrt_engine import Scratch, TensorrtEngine, tensorrt_library, tensorrt_logger
 
@@ -23,7 +32,8 @@ def board_facts(trt: Any, library: str, device: CudaDevice) -> BoardFacts:
     """What plans built or loaded here are bound to."""
     major, minor = device.capability
     cuda = f"{device.cuda_version // 1000}.{device.cuda_version % 1000 // 10}"
-    return BoardFacts(library, str(trt.__version__), cuda, l4t_of_this_board(), f"{major}.{minor}")
+    version, board = str(trt.__version__), name_of_this_board()
+    return BoardFacts(library, version, cuda, l4t_of_this_board(), f"{major}.{minor}", board)
 
 
 class TensorrtDevice:

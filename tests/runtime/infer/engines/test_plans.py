@@ -18,6 +18,7 @@ from orinspect.runtime.infer.engines.plans import (
     l4t_from_text,
     l4t_of_this_board,
     model_hash,
+    name_of_this_board,
     plan_key,
     plans_folder,
 )
@@ -50,6 +51,7 @@ def test_the_set_in_use_is_read_back(tmp_path: Path) -> None:
     [
         ("tensorrt", "10.16.1", "tensorrt 10.3.0 -> 10.16.1"),
         ("sm", "8.6", "sm 8.7 -> 8.6"),
+        ("board", "NVIDIA Jetson AGX Orin", " -> NVIDIA Jetson AGX Orin"),
         ("l4t", "38.2.0", "l4t 36.4.3 -> 38.2.0"),
         ("cuda", "13.0", "cuda 12.6 -> 13.0"),
     ],
@@ -143,3 +145,9 @@ def test_the_jetson_linux_release(text: str, release: str, tmp_path: Path) -> No
     (tmp_path / "release").write_text(text)
     assert l4t_of_this_board(tmp_path / "release") == release
     assert l4t_of_this_board(tmp_path / "none") == ""
+
+
+def test_the_name_ends_where_the_device_tree_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
+    assert name_of_this_board(tmp_path / "model") == "NVIDIA Jetson Orin Nano Developer Kit"
+    assert name_of_this_board(tmp_path / "none") == ""

@@ -27,6 +27,7 @@ from orinspect.runtime.infer.engines.plans import (
     PlanSet,
     l4t_of_this_board,
     model_hash,
+    name_of_this_board,
 )
 from orinspect.runtime.infer.engines.profile_choice import component_plans
 from orinspect.runtime.infer.engines.tensorrt_engine import TensorrtEngine, tensorrt_library
@@ -36,7 +37,8 @@ from orinspect.tests.device_bundle import write_device_bundle
 from orinspect.tests.host_cuda import host_cuda
 
 ort = pytest.importorskip("onnxruntime")
-FACTS = BoardFacts("tensorrt", ort_tensorrt.__version__, "12.6", l4t_of_this_board(), "8.7")
+HERE = l4t_of_this_board(), "8.7", name_of_this_board()
+FACTS = BoardFacts("tensorrt", ort_tensorrt.__version__, "12.6", *HERE)
 
 
 @pytest.fixture(scope="module")
