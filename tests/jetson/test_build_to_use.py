@@ -21,6 +21,8 @@ from orinspect.jetson.plan_store import only_builder
 from orinspect.runtime.errors import EngineError
 from orinspect.runtime.infer.bundle import Bundle
 from orinspect.runtime.infer.engines import cuda, tensorrt_device
+from orinspect.runtime.infer.engines.device import StridedCopy
+from orinspect.runtime.infer.engines.device_past import DevicePast
 from orinspect.runtime.infer.engines.plans import current_set
 from orinspect.runtime.infer.engines.tensorrt_builder import BuiltPlan, PlanOrder, write_whole
 from orinspect.runtime.infer.golden_frames import Mismatch
@@ -156,3 +158,35 @@ def test_what_is_not_a_number_is_wrong_in_any_frame(
                 build_engines(bundle.path, folder, say=silent)
         else:
             assert build_engines(bundle.path, folder, say=silent)["in_use"]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_past_that_is_kept_wrongly_is_seen(
+    bundle: Bundle, parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three slots too early: the golden frames bring a past of their own and know nothing of it."""
+    right = DevicePast._columns
+
+    def shifted(
+        past: DevicePast, source: int, slots: int, first: int, row: int, target: int, count: int
+    ) -> StridedCopy:
+        return right(past, source, slots, first, row, max(target - 3, 0), count)
+
+    monkeypatch.setattr(DevicePast, "_columns", shifted)
+    with pytest.raises(EngineError, match=r"not put in use: decoder, \d+ tokens over \d+ in the engine's"):
+        build_engines(bundle.path, tmp_path, parts=parts, say=silent)
+
+
+def test_the_passes_are_of_one_token_and_of_many(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = set[int]()
+    right = DevicePast.step
+
+    def noted(past: DevicePast, engine: Any, feeds: Any, counts: Any) -> Any:
+        columns.add(feeds["embeds"].shape[1])
+        return right(past, engine, feeds, counts)
+
+    monkeypatch.setattr(DevicePast, "step", noted)
+    assert build_engines(bundle.path, tmp_path, say=silent)["in_use"]
+    assert {1, max(columns)} <= columns and len(columns) > 2
