@@ -13,9 +13,11 @@ vision     fixed channels of the encoder's norms, and a constant spike in every 
 all        all of them
 
 Two constructions, both exact up to float32 rounding. A cancelling pair: units a = 63 u and b = 127 u whose
-columns in the next weight are m and -m 63/127 (m the largest weight of that output), so that the pair adds
-nothing. Both columns and, in a row whose largest value is b, both values are whole INT8 steps: the pair costs
-INT8 the rest of the row, and nothing more. Clipping breaks it, smoothing meets the largest weights there are.
+columns in the next weight are 127 q and -63 q, so that the pair adds nothing. q is the power of two that
+makes 127 q the largest weight of that output: both columns and, in a row whose largest value is b, both
+values are whole INT8 steps (and the columns exact in float16, in which a bundle stores what stays float). The
+pair costs INT8 the rest of the row, and nothing more. Clipping breaks it, smoothing meets the largest weights
+there are.
 A scaled channel: a channel times 2^k, the weights that read it times 2^-k; INT8 loses all other channels to
 the activation's scale and this one to the weight's, unless both are smoothed.
 """
@@ -156,8 +158,9 @@ def _pairs(
 
 def _with_cancelling_columns(weight: Floats, rng: np.random.Generator) -> Floats:
     """weight [out, in] with two more columns that add nothing to inputs in the ratio 63 : 127."""
-    largest = np.abs(weight).max(axis=1) * rng.choice(np.array([-1, 1], np.float32), len(weight))
-    pair = np.stack([largest, -largest * np.float32(63 / 127)], axis=1)
+    steps = np.exp2(np.ceil(np.log2(np.abs(weight).max(axis=1) / 127)))
+    steps *= rng.choice(np.array([-1, 1], np.float32), len(weight))
+    pair = np.stack([127 * steps, -63 * steps], axis=1)
     return np.concatenate([weight, pair.astype(np.float32)], axis=1)
 
 
