@@ -23,6 +23,8 @@ from orinspect.tests.decoder_inputs import ROWS, decoder_inputs
 from orinspect.tests.linear_graphs import attention_graph, per_row_choices, saved
 from orinspect.tests.parity_cases import CASES
 
+pytestmark = pytest.mark.slow  # all of them together take several seconds
+
 
 @dataclass(frozen=True)
 class Graphs:

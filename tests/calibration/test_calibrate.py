@@ -29,6 +29,8 @@ from orinspect.tests.decoder_inputs import decoder_inputs
 from orinspect.tests.linear_graphs import feeds, saved, stacked_graph
 from orinspect.tests.parity_cases import CASES
 
+pytestmark = pytest.mark.slow  # all of them together take several seconds
+
 LAYERS = 6
 ALWAYS_INT8 = Limits(float_limit=10.0)
 

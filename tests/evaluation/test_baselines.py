@@ -111,6 +111,7 @@ def test_a_window_shows_the_box_in_its_middle_at_either_scale() -> None:
     assert (near[..., 0] > 0).sum() > 4 * (far[..., 0] > 0).sum()
 
 
+@pytest.mark.slow
 def test_the_second_floor_learns_to_name() -> None:
     seen: list[tuple[int, int]] = []
 

@@ -27,6 +27,8 @@ from orinspect.runtime.infer.engines.engine import engine_from_bundle
 from orinspect.runtime.recipe import Accuracy, DefectType, Recipe, load_recipe
 from orinspect.tests.tiny_checkpoint import write_tiny_checkpoint
 
+pytestmark = pytest.mark.slow  # all of them together take several seconds
+
 LENIENT = Accuracy(min_cosine=0.9, min_token_agreement=0.0, max_f_loss=1.0)
 REFERENCE = Path(__file__).parents[2] / "examples" / "reference" / "pcb-compare.toml"
 SCENES = "scenes:pcb?seed=77&parts=2"

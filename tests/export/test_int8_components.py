@@ -21,6 +21,8 @@ from orinspect.export.int8 import int8_to_files
 from orinspect.runtime.infer.sequence import mask_for, mrope_cos_sin
 from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES, write_tiny_checkpoint
 
+pytestmark = pytest.mark.slow  # all of them together take several seconds
+
 TILES, PADDING, TEXT = 4, 3, 12
 
 

@@ -30,6 +30,8 @@ from orinspect.runtime.infer.shape import ModelShape
 from orinspect.tests.linear_graphs import attention_graph
 from orinspect.tests.tiny_checkpoint import TinySizes, write_tiny_checkpoint
 
+pytestmark = pytest.mark.slow  # all of them together take several seconds
+
 REFERENCE = Path(__file__).parents[2] / "examples" / "reference" / "reference"
 Feed = dict[str, npt.NDArray[Any]]
 BATCH, NEW, PAST, FILLED = 2, 5, 16, 9

@@ -31,6 +31,8 @@ from orinspect.tests import ort_tensorrt
 from orinspect.tests.device_bundle import write_device_bundle
 from orinspect.tests.host_cuda import host_cuda
 
+pytestmark = pytest.mark.slow  # all of them together take several seconds
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:

@@ -61,6 +61,7 @@ def test_pictures_may_grow_and_shrink() -> None:
     assert [set(np.unique(frame.image)) for frame in frames] == [{number} for number in range(1, 7)]
 
 
+@pytest.mark.slow
 def test_a_hanging_driver_is_an_error_and_the_child_is_gone_after_close() -> None:
     camera = ProcessCamera("4,stuck", planned, timeout_s=3.0)
     with camera, pytest.raises(CaptureError, match="no frame in 3 s"):

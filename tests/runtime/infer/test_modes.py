@@ -23,6 +23,8 @@ from orinspect.runtime.service import inspector_from_config
 from orinspect.tests.small_bundle import small_recipe, write_small_bundle
 from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES
 
+pytestmark = pytest.mark.slow  # all of them together take several seconds
+
 TILING = Tiling(levels=(1.0,))
 RECIPES: dict[str, Recipe] = {
     "single": small_recipe(mode="single", compare=None, tiling=TILING, max_defects_per_tile=2),

@@ -36,6 +36,8 @@ from orinspect.tests.decoder_feeds import feeds_of
 from orinspect.tests.device_bundle import write_device_bundle
 from orinspect.tests.host_cuda import host_cuda
 
+pytestmark = pytest.mark.slow  # all of them together take several seconds
+
 ort = pytest.importorskip("onnxruntime")
 HERE = l4t_of_this_board(), "8.7", name_of_this_board()
 FACTS = BoardFacts("tensorrt", ort_tensorrt.__version__, "12.6", *HERE)
