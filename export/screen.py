@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -60,10 +61,18 @@ def export_on_screen(
     return report
 
 
-class ExportScreen:
-    """Progress bars, one for each step; a context manager that leaves the finished ones standing."""
+LINE_EVERY_S = 30.0
 
-    def __init__(self, console: Console) -> None:
+
+class ExportScreen:
+    """Progress bars, one for each step; a context manager that leaves the finished ones standing.
+
+    Where nobody can watch bars (a log file), a line when a step begins and ends, and every 30 s of it.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._said_at: dict[str, float] = {}
         self._bars = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=30),
@@ -75,9 +84,20 @@ class ExportScreen:
 
     def step(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` parts of the step `what` are finished; total 0: not known."""
+        if not self._console.is_terminal:
+            self._line(what, done, total)
+            return
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total or None)
         self._bars.update(self._tasks[what], completed=done, total=total or None)
+
+    def _line(self, what: str, done: int, total: int) -> None:
+        now = self._clock()
+        is_end = bool(total) and done == total
+        if what in self._said_at and not is_end and now - self._said_at[what] < LINE_EVERY_S:
+            return
+        self._said_at[what] = now
+        self._console.print(f"{what}: {done}/{total}" if total else what, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> ExportScreen:
         self._bars.start()

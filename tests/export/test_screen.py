@@ -36,3 +36,13 @@ def test_the_table_holds_the_figures_of_the_report() -> None:
     row = next(line for line in text.getvalue().splitlines() if "vision" in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     assert cells == ["vision", "29", "2", "3", "7"]
+
+
+def test_a_log_file_gets_lines_while_the_work_goes_on() -> None:
+    text, now = io.StringIO(), [0.0]
+    with ExportScreen(Console(file=text, width=40), clock=lambda: now[0]) as screen:
+        for done in range(61):
+            screen.step("decoder: blocks", done, 60)
+            now[0] += 1.0
+    lines = [line for line in text.getvalue().splitlines() if line.strip()]
+    assert lines == [f"decoder: blocks: {done}/60" for done in (0, 30, 60)]
