@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
@@ -104,3 +105,8 @@ def test_closing_with_frames_that_nobody_took_frees_their_memory(taken: int) -> 
     with ProcessCamera("2000,3000,400000,500000", planned, slots=3) as camera:
         for _, _ in zip(range(taken), camera.frames(), strict=False):
             pass
+        child = camera.pid
+        assert child is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    gc.collect()  # memory that is still held speaks up here, and a warning is an error

@@ -218,12 +218,16 @@ def test_a_gpu_that_fails_is_said_once_and_everything_is_given_back(
         run_until_it_fails()
 
 
-def test_a_failed_gpu_can_be_closed(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service has reported the part by then and returns its own exit code: nothing is raised."""
+def test_a_failed_gpu_can_be_closed(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The service has reported the part by then and returns its own exit code: it is said, not raised."""
     plans = plans_of(bundle, tmp_path, 1)
     with engines_from_bundle(bundle, backend="tensorrt", plans=plans) as open_engine:
         open_engine("attributes").run(feeds_for(bundle, "attributes", 2))
         monkeypatch.setenv("HOST_CUDA_BROKEN", "1")
+        assert not caplog.records
+    assert any("ILLEGAL_ADDRESS" in record.getMessage() for record in caplog.records)
 
 
 def test_a_plan_that_does_not_load_says_what_tensorrt_says(bundle: Bundle, tmp_path: Path) -> None:
