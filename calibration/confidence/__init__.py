@@ -1,0 +1,1 @@
+"""Confidences made honest: fitted on labelled pictures, and how far they are from it."""
