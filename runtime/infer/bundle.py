@@ -5,6 +5,7 @@
     embeddings.npy                     [vocabulary, hidden], memory-mapped
     vocabulary.json                    kept token id -> the bytes it writes (as Latin-1 text)
     recipes/<id>/recipe.json guide.json prompt.json prefix_kv.npy
+    judgement.json                     optional: what labelled pictures said of its confidences
     licences/
 
 A file that is missing, truncated or altered is a BundleError that names it. Nothing here is ever a pickle.

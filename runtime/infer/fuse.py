@@ -39,8 +39,16 @@ side.
 class CandidateDefect:
     """A defect as the judge gets it.
 
-    `bbox_xyxy`: pixels of the part picture with the recipe's margin, x2 and y2 exclusive; `detector`:
-    dense, words or both; `reason`: what speaks against it, None when nothing does.
+    `bbox_xyxy`: pixels of the part picture with the recipe's margin, x2 and y2 exclusive; `confidence`: raw,
+    as the detectors say it; `detector`: dense, words or both; `reason`: what speaks against it, None when
+    nothing does.
+
+    The signals, from which `judge/confidence.py` tells how sure this is; None where nobody looked:
+    `dense_confidence`, `words_confidence`: probability of this type by each detector that sees the defect;
+    `agreement_iou`: of their two boxes; `type_margin`: how far the type leads the next one, -1..1 of the
+    certainty that there is a defect; `at_tile_edge`: the box ends where its tile ends; `shift_iou`: of this
+    box and the one found when the tile was looked at again, moved by a few pixels, 0 for none found.
+    `tile`: index of the tile that reported it.
     """
 
     type: str
@@ -48,6 +56,13 @@ class CandidateDefect:
     confidence: float
     detector: str
     reason: str | None = None
+    dense_confidence: float | None = None
+    words_confidence: float | None = None
+    agreement_iou: float | None = None
+    type_margin: float | None = None
+    at_tile_edge: bool = False
+    shift_iou: float | None = None
+    tile: int | None = None
 
 
 def owned(
@@ -122,7 +137,16 @@ def defect_from_candidate(
 ) -> CandidateDefect:
     """One detector's candidate under the name of its most probable type."""
     return CandidateDefect(
-        types[candidate.type_index], candidate.box_xyxy, candidate.confidence, detector, reason
+        types[candidate.type_index],
+        candidate.box_xyxy,
+        candidate.confidence,
+        detector,
+        reason,
+        dense_confidence=candidate.confidence if detector == "dense" else None,
+        words_confidence=candidate.confidence if detector == "words" else None,
+        type_margin=_type_margin(candidate.probabilities, candidate.presence),
+        at_tile_edge=candidate.is_cut,
+        tile=candidate.tile,
     )
 
 
@@ -141,7 +165,32 @@ def _joined(dense: Candidate, words: Candidate, types: Sequence[str]) -> Candida
     else:
         x1, y1, x2, y2 = ((a + b) / 2 for a, b in zip(dense.box_xyxy, words.box_xyxy, strict=True))
         box = (x1, y1, x2, y2)
-    return CandidateDefect(types[index], box, confidence, "both", reason)
+    presence = (1.0 - WORDS_SHARE) * dense.presence + WORDS_SHARE * words.presence
+    return CandidateDefect(
+        types[index],
+        box,
+        confidence,
+        "both",
+        reason,
+        dense_confidence=dense.probabilities[index],
+        words_confidence=words.probabilities[index],
+        agreement_iou=overlap(dense.box_xyxy, words.box_xyxy)[0],
+        type_margin=_type_margin(means, presence),
+        at_tile_edge=dense.is_cut and words.is_cut,
+        tile=dense.tile,
+    )
+
+
+def _type_margin(probabilities: Sequence[float], presence: float) -> float:
+    """First type minus all that may belong to the next one, as shares of `presence`: -1..1.
+
+    The words spell one type only; what they leave to others counts for the runner-up.
+    """
+    if presence <= 0.0:
+        return 0.0
+    first, *rest = sorted((p / presence for p in probabilities), reverse=True)
+    unnamed = max(0.0, 1.0 - first - sum(rest))
+    return first - (rest[0] if rest else 0.0) - unnamed
 
 
 def _matches(dense: Sequence[Candidate], words: Sequence[Candidate]) -> list[tuple[int, int]]:

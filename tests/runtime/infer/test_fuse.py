@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from orinspect.runtime.infer.candidates import Candidate
-from orinspect.runtime.infer.fuse import CandidateDefect, fused, owned, tiles_to_decode
+from orinspect.runtime.infer.fuse import fused, owned, tiles_to_decode
 from orinspect.runtime.infer.pictures.tiles import Box, Tile, tile_grid
 from orinspect.runtime.recipe import Thresholds
 
@@ -90,7 +90,8 @@ def test_both_detectors_are_a_weighted_mean_and_a_mean_box() -> None:
     dense, words = candidate((10, 10, 50, 50), p=0.75), candidate((14, 10, 54, 50), p=0.5)
     (found,) = fused([dense], [words], TYPES, LIMITS)
     assert found.confidence == pytest.approx(0.35 * 0.75 + 0.65 * 0.5)
-    assert found == CandidateDefect("open", (12, 10, 52, 50), found.confidence, "both", None)
+    assert (found.type, found.bbox_xyxy, found.detector) == ("open", (12, 10, 52, 50), "both")
+    assert found.reason is None
 
 
 def test_the_type_is_the_most_probable_one_of_both() -> None:
