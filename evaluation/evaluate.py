@@ -19,9 +19,9 @@ from ..runtime.infer.bundle import Bundle
 from ..runtime.infer.fuse import CandidateDefect
 from ..runtime.infer.inspector import Inspection, Inspector, Passes
 from ..runtime.recipe import Thresholds
-from .baseline_cnn import floor_from_examples
-from .baseline_xor import UNNAMED, unnamed, xor_detections
 from .datasets import DEEPPCB_TYPES, Row, rows_from_source, training_rows, warped_row
+from .floors.baseline_cnn import floor_from_examples
+from .floors.baseline_xor import UNNAMED, unnamed, xor_detections
 from .scores import (
     IOU_MIN,
     NamedBox,

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from orinspect.evaluation.baseline_cnn import WINDOW_PX, candidate_windows, floor_from_examples
-from orinspect.evaluation.baseline_xor import UNNAMED, XorSettings, unnamed, xor_detections
 from orinspect.evaluation.datasets import Example, rows_from_source
+from orinspect.evaluation.floors.baseline_cnn import WINDOW_PX, candidate_windows, floor_from_examples
+from orinspect.evaluation.floors.baseline_xor import UNNAMED, XorSettings, unnamed, xor_detections
+from orinspect.evaluation.floors.small_cnn import SmallCnn
 from orinspect.evaluation.scores import NamedBox, ScoredPicture, iou_matrix, precision_recall_f
-from orinspect.evaluation.small_cnn import SmallCnn
 
 TYPES = ("copper", "pin-hole")
 

@@ -156,7 +156,7 @@ def test_progress_is_a_line_each_tenth_without_a_terminal() -> None:
 def _train_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A floor of 200 windows: the plumbing is under test here, learning in test_baselines."""
     from orinspect.evaluation import evaluate
-    from orinspect.evaluation.baseline_cnn import floor_from_examples
+    from orinspect.evaluation.floors.baseline_cnn import floor_from_examples
 
     def brief(*arguments: Any, **keywords: Any) -> Any:
         return floor_from_examples(*arguments, **keywords, windows_seen=200)

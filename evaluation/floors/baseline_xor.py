@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..runtime.infer.pictures.register import shift_between, window_at
-from .datasets import Example
-from .scores import NamedBox
-from .warp import is_binarised
+from ...runtime.infer.pictures.register import shift_between, window_at
+from ..datasets import Example
+from ..scores import NamedBox
+from ..warp import is_binarised
 
 Picture = npt.NDArray[np.uint8]
 # The XOR floor finds and does not name: its boxes carry this type and are scored without class.

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..datasets import Example
+from ..scores import IOU_MIN, NamedBox, iou_matrix
+from ..terminal import Progress
 from .baseline_xor import XorSettings, aligned_template, difference_boxes
-from .datasets import Example
-from .scores import IOU_MIN, NamedBox, iou_matrix
 from .small_cnn import Floats, SmallCnn
-from .terminal import Progress
 
 # Looser than floor 1: the network throws out what is not a defect.
 CANDIDATES = XorSettings(band_px=3, open_px=3, close_px=9, min_area=5)
