@@ -17,10 +17,8 @@ from . import __version__
 from .runtime.errors import OrinspectError, UsageError
 
 # A library that is missing -> the extra that brings it.
-EXTRA_OF_LIBRARY = {
-    "onnx": "export", "safetensors": "export", "tokenizers": "export", "rich": "export",
-    "amqtt": "demo", "jsonschema": "demo", "onnxruntime": "cpu",
-}
+EXTRA_OF_LIBRARY = {"onnx": "export", "safetensors": "export", "tokenizers": "export", "rich": "export",
+                    "amqtt": "demo", "jsonschema": "demo", "onnxruntime": "cpu"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,10 +53,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: orinspect demo --out demo-out",
     )
     parser.add_argument("--version", action="version", version=f"orinspect {__version__}")
-    from .jetson.commands import add_engines  # loads nothing but argparse
+    from .calibration.commands import add_calibrate  # these load nothing but argparse
+    from .jetson.commands import add_engines
 
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_export, _add_inspect, _add_evaluate, _add_run, _add_bench, add_engines):
+    own = (_add_demo, _add_export, _add_inspect, _add_evaluate, _add_run, _add_bench)
+    for add in (*own, add_engines, add_calibrate):
         add(commands)
     return parser
 
@@ -119,8 +119,7 @@ def _add_export(commands: Any) -> None:
     command.add_argument("--recipe", type=Path, action="append", required=True, help="recipe.toml, repeats")
     command.add_argument("--calibration", required=True, help="picture folder, or scenes:pcb?seed=77")
     command.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
-    precisions = ("int8", "float16", "float32")
-    command.add_argument("--precision", choices=precisions, default="int8", help="(%(default)s)")
+    command.add_argument("--precision", choices=("int8", "float16", "float32"), default="int8", help="(int8)")
     command.add_argument("--validation", metavar="SOURCE", help="pictures of the gate (of --calibration)")
     command.add_argument("--keep-float", metavar="NAME,...", default="", help="linears that stay float")
 

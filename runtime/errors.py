@@ -10,6 +10,7 @@ OrinspectError                 exit code 1
 |- CaptureError                a camera that gives no frames
 |- EngineError                 an inference engine that cannot be built or run
 |- DeliveryError               a broker or an outbox that refuses
+|- ScaleError                  a pixel scale that cannot be calibrated, read or trusted
 |- AccuracyError               INT8 loses more than the recipe allows
 `- DataSetError                a data set that cannot be read
 """
@@ -71,3 +72,7 @@ class DataSetError(OrinspectError):
 
 class AccuracyError(OrinspectError):
     """An INT8 bundle is further from its float graphs than the recipe's [accuracy] allows."""
+
+
+class ScaleError(OrinspectError):
+    """The pixel scale cannot be calibrated from these pictures, or its file cannot be read or trusted."""
