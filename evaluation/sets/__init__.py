@@ -1,0 +1,1 @@
+"""Data sets as rows of pictures and truth: DeepPCB, COCO, VOC, masks, LabelMe, research sets, scenes."""

@@ -1,0 +1,1 @@
+"""Annotation formats: how VOC, COCO, LabelMe and mask folders say what is on a picture."""
