@@ -64,7 +64,7 @@ def _add_dimension(action: argparse.ArgumentParser) -> None:
     dimension.add_argument("--tolerance-mm", type=_positive, metavar="MM", help="of the dimension, one side")
     dimension.add_argument("--temperature-c", type=_finite, metavar="C", help="of the part (20 is assumed)")
     dimension.add_argument("--temperature-tolerance-c", type=_positive, default=2.0, metavar="C", help="(2)")
-    dimension.add_argument("--expansion-ppm", type=_finite, default=11.5, metavar="PPM", help="a K (11.5, steel)")
+    dimension.add_argument("--expansion-ppm", type=_finite, default=11.5, metavar="PPM", help="a K (11.5)")
 
 
 def _add_board(action: argparse.ArgumentParser) -> None:

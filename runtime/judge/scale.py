@@ -1,8 +1,8 @@
 """Millimetres per pixel: a plain factor, or a map that takes lens distortion and perspective out.
 
 `orinspect calibrate scale` writes the file that is read here, `orinspect.scale/1.0`; docs/scale.md explains
-it. Picture coordinates have pixel centres at integer + 0.5, so that a box x1..x2 is x2 - x1 pixels wide. Every
-uncertainty in this file is a standard one (k = 1) unless its name says expanded (JCGM 100).
+it. Picture coordinates have pixel centres at integer + 0.5, so that a box x1..x2 is x2 - x1 pixels wide.
+Every uncertainty in this file is a standard one (k = 1) unless its name says expanded (JCGM 100).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -92,10 +92,13 @@ class PixelScale:
         if self.covariance is None:
             return length, length * self.relative_uncertainty
         parameters, with_camera = self.parameters(), self.camera_matrix is not None
+        covariance = np.asarray(self.covariance, np.float64)
         slope = slopes_of(
-            lambda p: np.array([_distance(mapped_points(pair, p, with_camera=with_camera))]), parameters
+            lambda p: np.array([_distance(mapped_points(pair, p, with_camera=with_camera))]),
+            parameters,
+            np.sqrt(np.diag(covariance)) / 100,
         )[0]
-        variance = float(slope @ np.asarray(self.covariance) @ slope)
+        variance = float(slope @ covariance @ slope)
         return length, math.hypot(math.sqrt(max(variance, 0.0)), self.common_uncertainty * length)
 
     def mm_per_px_at(self, x: float, y: float) -> float:
@@ -215,14 +218,17 @@ def mapped_points(points_xy: Floats, parameters: Floats, *, with_camera: bool) -
     return np.stack([(h[0] * x + h[1] * y + h[2]) / depth, (h[3] * x + h[4] * y + h[5]) / depth], axis=1)
 
 
-def slopes_of(function: Any, parameters: Floats) -> Floats:
-    """[m, n] central differences of a function of [n] parameters that gives [m] values."""
+def slopes_of(function: Callable[[Floats], Floats], parameters: Floats, steps: Floats) -> Floats:
+    """[m, n] central differences of a function of [n] parameters that gives [m] values.
+
+    A parameter whose step is 0 is known: its column is 0.
+    """
     columns = []
-    for index, value in enumerate(parameters):
-        step = np.zeros_like(parameters)
-        # 1e-12 suits the perspective terms, which are 1e-5 and less
-        step[index] = 1e-6 * abs(value) + 1e-12
-        columns.append((function(parameters + step) - function(parameters - step)) / (2 * step[index]))
+    for index, step in enumerate(steps):
+        moved = np.zeros_like(parameters)
+        moved[index] = step
+        rise = function(parameters + moved) - function(parameters - moved)
+        columns.append(rise / (2 * step) if step > 0 else np.zeros_like(rise))
     return np.stack(columns, axis=1)
 
 
@@ -256,7 +262,8 @@ def _table_of(scale: PixelScale) -> dict[str, Any]:
     """What the file keeps of a scale; its id is the hash of that."""
     table = dataclasses.asdict(scale)
     created_at, _ = table.pop("calibrated_at"), table.pop("calibration_id")
-    return {"created_at": created_at, **table, "expanded_uncertainty": scale.expanded_uncertainty, "k": COVERAGE_FACTOR}
+    table["expanded_uncertainty"], table["k"] = scale.expanded_uncertainty, COVERAGE_FACTOR
+    return {"created_at": created_at, **table}
 
 
 def _scale_from(table: Mapping[str, Any], calibration_id: str) -> PixelScale:
