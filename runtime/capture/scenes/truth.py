@@ -24,7 +24,9 @@ class SceneDefect:
 
     `bbox_xyxy` is tight, x2/y2 exclusive, in pixels of the part picture; `mask` bool [y2-y1, x2-x1] marks
     the pixels that differ from the same part without the defect. Length and width are the sides of the
-    smallest rotated rectangle around the mask, area is the mask's own.
+    smallest rotated rectangle around the mask, area is the mask's own; where the drawn shape is known
+    exactly (metal scenes), all three are the shape's. `colour_rgb` and `surround_rgb` are the mean colours of
+    the defect and of the sound surface around it, red green blue 0..255 before blur and noise; None for grey.
     """
 
     type: str
@@ -33,6 +35,8 @@ class SceneDefect:
     length_mm: float
     width_mm: float
     area_mm2: float
+    colour_rgb: tuple[float, float, float] | None = None
+    surround_rgb: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
