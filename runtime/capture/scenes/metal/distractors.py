@@ -111,7 +111,7 @@ def _bolt_circle(surface: Field, taken: Taken, rng: np.random.Generator) -> None
     """Three to eight equal holes on a circle, as far as they are in the picture."""
     size_px = surface.shape[0]
     x, y = rng.uniform(0.1, 0.9, 2) * size_px
-    circle, radius = rng.uniform(0.15, 0.5) * size_px, rng.uniform(0.012, 0.04) * min(size_px, 700)
+    circle, radius = rng.uniform(0.15, 0.5) * size_px, rng.uniform(0.02, 0.045) * min(size_px, 700)
     count, first = int(rng.integers(3, 9)), rng.uniform(0.0, 2 * math.pi)
     state = rng.integers(2**63)
     for index in range(count):

@@ -19,8 +19,7 @@ Field = npt.NDArray[np.float32]
 class Look:
     """One exposure of a picture of `light.shape[:2]` pixels."""
 
-    light: Field  # [H, W] levels for a reflectance of 1
-    balance: Field  # [3] factors, BGR
+    light: Field  # [H, W, 3] levels BGR for a reflectance of 1
     blur_px: float  # sigma
     noise: Field  # [H, W, 3] levels added
     noise_sigma: float
@@ -28,7 +27,7 @@ class Look:
     def lit(self, reflectance: Field, window: Window) -> Field:
         """Levels before blur and noise of a part of the surface, float32 [h, w, 3] BGR; not clipped."""
         x1, y1, x2, y2 = window
-        return np.asarray(reflectance * self.light[y1:y2, x1:x2, None] * self.balance, np.float32)
+        return np.asarray(reflectance * self.light[y1:y2, x1:x2], np.float32)
 
     def blurred(self, levels: Field) -> Field:
         """`levels` [h, w, 3] out of focus."""
@@ -36,7 +35,7 @@ class Look:
 
     def picture(self, reflectance: Field) -> npt.NDArray[np.uint8]:
         """The camera's picture uint8 [H, W, 3] BGR of the whole surface."""
-        height, width = self.light.shape
+        height, width, _ = self.light.shape
         levels = self.blurred(self.lit(reflectance, (0, 0, width, height)))
         levels += self.noise
         np.rint(levels, out=levels)
@@ -60,11 +59,13 @@ def random_look(surface: Surface, reflectance: Field, rng: np.random.Generator) 
         pool = np.exp(-(axis[None, :] - np.float32(x)) ** 2 / np.float32(wide)) * np.exp(
             -(axis[:, None] - np.float32(y)) ** 2 / np.float32(wide))
         light = light * (1.0 + np.float32(rng.uniform(0.05, 0.35)) * pool)
-    warm, tint = rng.normal(0.0, 0.045), rng.normal(0.0, 0.015)
+    warm, tint = rng.normal(0.0, 0.035), rng.normal(0.0, 0.012)
     balance = np.array([1.0 - warm, 1.0 + tint, 1.0 + warm], np.float32)
     sigma = float(rng.uniform(1.0, 4.0))
-    # Most sensor noise is common to the colours after demosaicking.
-    noise = rng.standard_normal(reflectance.shape, dtype=np.float32) * np.float32(sigma * 0.6)
-    noise += rng.standard_normal((size_px, size_px, 1), dtype=np.float32) * np.float32(sigma * 0.8)
-    return Look(np.asarray(light * np.float32(level), np.float32), balance, float(rng.uniform(0.5, 1.1)),
-                noise, sigma)
+    # Most noise is common to the three colours, as after demosaicking; a channel deviates by sigma.
+    common = np.full((3, 3), 0.3033, np.float32) + np.eye(3, dtype=np.float32) * np.float32(0.6)
+    grain = rng.standard_normal(reflectance.shape, dtype=np.float32)
+    noise = cv2.transform(grain, common * np.float32(sigma))
+    lamp = np.asarray(light, np.float32)[..., None] * (balance * np.float32(level))
+    return Look(np.asarray(lamp, np.float32), float(rng.uniform(0.5, 1.1)), np.asarray(noise, np.float32),
+                sigma)

@@ -130,7 +130,7 @@ def _dent(size: float, rng: np.random.Generator) -> list[Points]:
 
 
 def _pit(size: float, rng: np.random.Generator) -> list[Points]:
-    return [_ring(size, rng.uniform(0.78, 1.0), rng.uniform(0.0, 0.05, 3), rng, 48)]
+    return [_ring(size, rng.uniform(0.65, 1.0), rng.uniform(0.01, 0.11, 4), rng, 48)]
 
 
 def _rust(size: float, rng: np.random.Generator) -> list[Points]:

@@ -17,7 +17,7 @@ Field = npt.NDArray[np.float32]
 SOFT_PX = 16
 """How far outside its outline a defect may change the surface: lips, rims and soft edges."""
 
-_RUST_DARK, _RUST_LIGHT = np.array([0.05, 0.11, 0.23], np.float32), np.array([0.10, 0.30, 0.62], np.float32)
+_RUST_DARK, _RUST_LIGHT = np.array([0.05, 0.11, 0.23], np.float32), np.array([0.10, 0.28, 0.57], np.float32)
 # What a stain takes from blue, green and red, relative to its depth: grey twice, blue, violet, green, teal.
 _STAINS = ((1.0, 1.0, 1.0), (1.05, 1.0, 0.95), (0.55, 0.9, 1.2), (0.75, 1.2, 0.95), (1.1, 0.75, 1.15),
            (0.7, 0.8, 1.3))
@@ -155,7 +155,8 @@ def _stain(mark: Mark, patch: Field, strength: float, rng: np.random.Generator) 
     edge = 4.0 * film * (1.0 - film) * np.float32(rng.uniform(0.1, 0.45) if rng.random() < 0.35 else 0.0)
     shape = (patch.shape[0], patch.shape[1])
     waves = clouds(rng, shape, max(mark.outline.sides_px()[0] / 3, 8.0))
-    takes = np.array(_STAINS[int(rng.integers(len(_STAINS)))], np.float32)
+    tint = np.float32(rng.uniform(0.15, 0.75))
+    takes = 1.0 + tint * (np.array(_STAINS[int(rng.integers(len(_STAINS)))], np.float32) - 1.0)
     depth = np.float32(min(rng.uniform(0.3, 0.55) * strength, 0.68))
     amount = depth * np.clip(film * (1.0 + 0.1 * waves) + edge, 0.0, 1.1)
     return np.asarray(patch * (1.0 - amount[..., None] * takes), np.float32)

@@ -29,7 +29,8 @@ _COUNT_SHARES = (0.28, 0.25, 0.2, 0.13, 0.08, 0.06)  # of 1..6 defects on a part
 _GAP_PX = 12  # around every box; boxes grown by it do not touch
 _EDGE_PX = 4  # a defect keeps this far from the picture's edge
 _PLACES = 12  # tried for one outline before a smaller one
-_NOISE_FACTOR = 3.0  # mean change over the mask against the noise
+_NOISE_FACTOR = 3.3  # mean change over the mask against the noise
+_LEAST_CHANGE = 8.0  # levels, however little noise there is: a person must see it
 # And against the texture around: a thin line drowns in it, a large shade does not.
 _TEXTURE_FACTOR = {"scratch": 1.6, "dent": 0.65, "pit": 1.6, "rust": 1.0, "stain": 0.7, "crack": 1.5}
 
@@ -176,7 +177,7 @@ def _paint_until_visible(mark: Mark, damaged: Field, look: Look, mm_per_px: floa
     grey = seen_before.mean(axis=2)
     around = ~cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     texture = float((grey - cv2.GaussianBlur(grey, (0, 0), 8.0))[around].std()) if around.any() else 0.0
-    wanted = max(_NOISE_FACTOR * look.noise_sigma * 1.1, _TEXTURE_FACTOR[mark.kind] * texture)
+    wanted = max(_NOISE_FACTOR * look.noise_sigma, _TEXTURE_FACTOR[mark.kind] * texture, _LEAST_CHANGE)
     for _ in range(5):
         painted = mark.painted(patch, strength)
         after = look.lit(painted, mark.window)

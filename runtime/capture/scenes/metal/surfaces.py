@@ -34,6 +34,7 @@ def reflectance(surface: Surface, size_px: int, rng: np.random.Generator) -> Fie
         tone = _brushed(size_px, rng)
     else:
         tone = _cast(size_px, rng)
+        metal = metal.mean() + np.float32(0.4) * (metal - metal.mean())  # the skin of a casting is dull
         metal *= np.float32(rng.uniform(0.55, 0.95))
     return np.asarray(np.maximum(tone, 0.08)[..., None] * metal, np.float32)
 
@@ -53,9 +54,13 @@ def relief(rng: np.random.Generator, size_px: int, octaves: tuple[tuple[float, f
     light = rng.uniform(0.0, 2 * math.pi)
     shade: Field = np.zeros((size_px, size_px), np.float32)
     for cell, share in octaves:
-        height = clouds(rng, (size_px + 2, size_px + 2), cell)
-        if cell <= 1.0:
-            height = np.asarray(cv2.GaussianBlur(height, (0, 0), 0.7), np.float32)
+        if cell < 6.0:  # the grid of `clouds` would show
+            sigma = 0.42 * cell
+            height = rng.standard_normal((size_px + 2, size_px + 2), dtype=np.float32)
+            height = np.asarray(cv2.GaussianBlur(height, (0, 0), sigma), np.float32)
+            height *= np.float32(3.5 * sigma)  # back to a deviation of about 1
+        else:
+            height = clouds(rng, (size_px + 2, size_px + 2), cell)
         along_x = height[1:-1, 2:] - height[1:-1, :-2]
         along_y = height[2:, 1:-1] - height[:-2, 1:-1]
         slope = along_x * np.float32(math.cos(light)) + along_y * np.float32(math.sin(light))
@@ -132,7 +137,7 @@ def _cast(size_px: int, rng: np.random.Generator) -> Field:
     """A rough skin of grains of several sizes, with darker and lighter areas."""
     depth = rng.uniform(0.05, 0.11)
     grain = rng.uniform(2.0, 4.5)
-    shade = relief(rng, size_px, ((1.0, 0.5), (grain, 0.75), (grain * 3.2, 0.55)))
+    shade = relief(rng, size_px, ((1.2, 0.55), (grain, 0.75), (grain * 3.2, 0.5)))
     shade *= np.float32(depth / max(float(shade.std()), 1e-6))
     shade += clouds(rng, (size_px, size_px), 45.0) * np.float32(rng.uniform(0.01, 0.04))
     return np.asarray(np.exp(shade), np.float32)
