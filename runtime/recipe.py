@@ -10,31 +10,54 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from .errors import RecipeError
+from .limits import (
+    ComplianceRule,
+    DefectType,
+    Measuring,
+    QualityLimits,
+    Review,
+    Severity,
+    check_compliance,
+    check_grades,
+    check_judging,
+    compliance_table,
+)
+from .tables import dataclass_from_table, kind_of, toml_table
 
-Severity = Literal["minor", "major", "critical"]
+__all__ = [
+    "FRAMES_A_PATCH",
+    "Accuracy",
+    "CameraSettings",
+    "Clip",
+    "ComplianceRule",
+    "DefectType",
+    "Gate",
+    "Measuring",
+    "QualityLimits",
+    "Recipe",
+    "Registration",
+    "Review",
+    "Scale",
+    "Severity",
+    "Thresholds",
+    "Tiling",
+    "load_recipe",
+    "recipe_from_table",
+]
+
 Coordinates = Literal["0-99", "0-1000"]
 Mode = Literal["compare", "single", "clip"]
 Compare = Literal["temporal", "two_images"]
 
 FRAMES_A_PATCH = 2
 """Frames that Qwen3-VL joins in one temporal patch: an even clip has half as many pictures as frames."""
-
-
-@dataclass(frozen=True)
-class DefectType:
-    """One type of defect: the word that the model says, the plant's code for it, and how bad it is."""
-
-    type: str
-    code: str
-    severity: Severity = "major"
 
 
 @dataclass(frozen=True)
@@ -89,9 +112,14 @@ class CameraSettings:
 
 @dataclass(frozen=True)
 class Scale:
-    """Millimetres per pixel of the part picture; None: the frame's own scale, or sizes stay unknown."""
+    """Millimetres per pixel of the part picture; None: the frame's own scale, or sizes stay unknown.
+
+    `standard_uncertainty_mm_per_px` (k = 1) goes into every size. A calibrated scale of the site, with
+    distortion and perspective, stands in service.toml and goes before this one.
+    """
 
     mm_per_px: float | None = None
+    standard_uncertainty_mm_per_px: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +170,7 @@ class Recipe:
     version: str
     product: str
     prompt: str
-    defects: tuple[DefectType, ...]
+    defects: tuple[DefectType, ...] = field(metadata={"table": "defect"})
     mode: Mode = "compare"
     compare: Compare | None = None
     template: str = "frame"
@@ -160,6 +188,10 @@ class Recipe:
     scale: Scale = field(default_factory=Scale)
     thresholds: Thresholds = field(default_factory=Thresholds)
     accuracy: Accuracy = field(default_factory=Accuracy)
+    measure: Measuring = field(default_factory=Measuring)
+    compliance: ComplianceRule | None = None
+    review: Review = field(default_factory=Review)
+    quality: QualityLimits = field(default_factory=QualityLimits)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -197,7 +229,7 @@ class Recipe:
         except ValueError as error:
             raise RecipeError(f"{where}: not JSON ({error})") from error
         if not isinstance(table, dict):
-            raise RecipeError(f"{where}: expected an object, found {_kind(table)}")
+            raise RecipeError(f"{where}: expected an object, found {kind_of(table)}")
         return recipe_from_table(table, where)
 
 
@@ -212,7 +244,7 @@ def load_recipe(path: str | Path) -> Recipe:
         ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text; a recipe is a TOML file") from error
-    return recipe_from_table(_toml_table(text, path), str(path))
+    return recipe_from_table(toml_table(text, str(path), RecipeError), str(path))
 
 
 def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
@@ -220,69 +252,11 @@ def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
     if "defect" in table and "defects" in table:
         raise RecipeError(f"{where}: both 'defect' and 'defects' are given; keep the [[defect]] entries")
     table = {("defects" if key == "defect" else key): value for key, value in table.items()}
-    recipe: Recipe = _dataclass_from_table(Recipe, table, where, "")
+    if "compliance" in table:
+        table["compliance"] = compliance_table(table["compliance"], where)
+    recipe: Recipe = dataclass_from_table(Recipe, table, where, RecipeError)
     _check(recipe, where)
     return recipe
-
-
-def _toml_table(text: str, path: Path) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10 has none; tomli is installed there
-        try:
-            import tomli as tomllib  # type: ignore[no-redef,unused-ignore]
-        except ModuleNotFoundError as error:
-            raise RecipeError(
-                f"{path}: reading TOML on Python 3.10 needs tomli; pip install tomli"
-            ) from error
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not valid TOML ({error})") from error
-
-
-def _dataclass_from_table(cls: Any, table: Any, where: str, name: str) -> Any:
-    """Fill a dataclass from a table; `name` is the table's dotted name, empty at the top."""
-    place = f"{where}: [{name}]" if name else where
-    if not isinstance(table, dict):
-        raise RecipeError(f"{where}: {name} must be a table, found {_kind(table)}")
-    hints = typing.get_type_hints(cls)
-    for key in table:
-        if key not in hints:
-            known = ", ".join("defect" if hint == "defects" else hint for hint in hints)
-            raise RecipeError(f"{place}: unknown key {key!r}; known keys are {known}")
-    for entry in dataclasses.fields(cls):
-        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-        if required and entry.name not in table:
-            shown = "[[defect]]" if entry.name == "defects" else repr(entry.name)
-            raise RecipeError(f"{place}: {shown} is missing")
-    dotted = f"{name}." if name else ""
-    return cls(**{key: _typed(hints[key], value, where, dotted + key) for key, value in table.items()})
-
-
-def _typed(hint: Any, value: Any, where: str, key: str) -> Any:
-    """`value` as the type `hint`, or a RecipeError that names the key, the value and what is expected."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _dataclass_from_table(hint, value, where, key)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise RecipeError(f"{where}: {key} must be a list, found {_kind(value)}")
-        inner = "defect" if key == "defects" else key
-        return tuple(_typed(arguments[0], item, where, inner) for item in value)
-    if origin is Literal:
-        if value not in arguments or isinstance(value, bool):
-            raise RecipeError(f"{where}: {key} is {value!r}; expected {' or '.join(map(repr, arguments))}")
-        return value
-    if origin in (types.UnionType, typing.Union):  # `X | None`, also where X is a Literal
-        return None if value is None else _typed(arguments[0], value, where, key)
-    # bool is an int in Python, never in a recipe
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        expected = {"int": "a whole number", "str": "a text", "bool": "true or false", "float": "a number"}
-        raise RecipeError(f"{where}: {key} must be {expected[hint.__name__]}, found {_kind(value)} {value!r}")
-    return value
 
 
 def _check(recipe: Recipe, where: str) -> None:
@@ -311,6 +285,9 @@ def _check(recipe: Recipe, where: str) -> None:
             f"{where}: compare is {recipe.compare!r}, but mode is {recipe.mode!r}; remove the one, or set"
             " mode = 'compare'"
         )
+    check_grades(recipe.defects, where)
+    check_compliance(recipe.compliance, recipe.types, where)
+    check_judging(recipe.measure, recipe.review, recipe.quality, where)
     _check_numbers(recipe, where)
 
 
@@ -348,6 +325,11 @@ def _check_numbers(recipe: Recipe, where: str) -> None:
         for key, value in dataclasses.asdict(entries).items():
             if not 0 <= value <= 1:
                 raise RecipeError(f"{where}: {table}.{key} is {value}; it must lie between 0 and 1")
+    spread = recipe.scale.standard_uncertainty_mm_per_px
+    if not (math.isfinite(spread) and spread >= 0):
+        raise RecipeError(
+            f"{where}: scale.standard_uncertainty_mm_per_px is {spread}; it must be at least 0"
+        )
     positive = {
         "scale.mm_per_px": recipe.scale.mm_per_px,
         "camera.exposure_us": recipe.camera.exposure_us,
@@ -356,16 +338,3 @@ def _check_numbers(recipe: Recipe, where: str) -> None:
     for key, optional in positive.items():
         if optional is not None and not optional > 0:
             raise RecipeError(f"{where}: {key} is {optional}; it must be more than 0")
-
-
-def _kind(value: Any) -> str:
-    """What a TOML author calls the type of this value."""
-    names = {
-        dict: "a table",
-        list: "a list",
-        str: "text",
-        bool: "true/false",
-        int: "a number",
-        float: "a number",
-    }
-    return names.get(type(value), type(value).__name__)

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 }
 # Inside the runtime, from left to right: a room imports the rooms before it, and the files that all share.
 RUNTIME_ROOMS = ("capture", "infer", "judge", "deliver")
-RUNTIME_SHARED = {"report", "recipe", "errors", "config"}
+RUNTIME_SHARED = {"report", "recipe", "errors", "config", "limits", "tables", "tolerance"}
 
 # room -> libraries that its files may import beside the standard library
 LIBRARIES = {

@@ -1,0 +1,1 @@
+"""Tolerances of the standards that a recipe may name, as data."""
