@@ -179,10 +179,13 @@ def _crack(size: float, rng: np.random.Generator) -> list[Points]:
 def _jagged(length: float, rng: np.random.Generator) -> Points:
     """A path [n, 2] of about `length` along x with kinks every few pixels and a slower wander."""
     step = rng.uniform(4.0, 9.0)
-    count = int(max(length / step, 4)) + 1
+    count = int(max(length / step, 6)) + 1
+    step = length / (count - 1)
     x = np.linspace(-length / 2, length / 2, count)
-    x[1:-1] += rng.uniform(-0.3, 0.3, count - 2) * (length / (count - 1))
+    x[1:-1] += rng.uniform(-0.3, 0.3, count - 2) * step
     wander = np.cumsum(rng.normal(0.0, 0.35, count)) * step
     wander -= np.linspace(wander[0], wander[-1], count)
-    kinks = rng.normal(0.0, 0.22, count) * step
+    # Up and down by turns: without its kinks a short crack is a dark scratch.
+    side = np.where(np.arange(count) % 2 == 0, 1.0, -1.0) * np.where(rng.random(count) < 0.25, -1.0, 1.0)
+    kinks = side * rng.uniform(0.08, 0.4, count) * max(step, 4.0)
     return np.stack([x, wander * 0.8 + kinks], axis=1)

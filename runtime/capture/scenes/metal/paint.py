@@ -139,7 +139,9 @@ def _rust(mark: Mark, patch: Field, strength: float, rng: np.random.Generator) -
     areas = clouds(rng, shape, max(size / 4, 5.0))
     mix = 1.0 / (1.0 + np.exp(-(0.9 * areas + 0.8 * grain + rng.normal(0.0, 0.6))))
     rust = _RUST_DARK + mix[..., None].astype(np.float32) * (_RUST_LIGHT - _RUST_DARK)
-    rust = rust * (1.0 + 0.14 * grain)[..., None].astype(np.float32)
+    # No brighter than the metal it was: on a dark part that the camera exposes for, orange would glow.
+    dull = np.float32(np.clip(float(patch.mean()) / 0.5, 0.6, 1.1))
+    rust = rust * (dull * (1.0 + 0.14 * grain))[..., None].astype(np.float32)
     thick = np.clip(0.86 + 0.16 * grain + 0.1 * areas, 0.5, 1.0)
     alpha = mark.cover * thick * np.float32(min(0.55 + 0.5 * strength, 1.0))
     bloom = cv2.GaussianBlur(mark.cover, (0, 0), 3.0) * (1.0 - mark.cover)
