@@ -169,7 +169,7 @@ def peer_times(checkpoint: Path | None, bundle: Bundle, example: Example, thread
 def _peer_patches(compiled: CompiledRecipe, example: Example, shape: ModelShape) -> npt.NDArray[np.float32]:
     """[tiles, pictures * N, 1536] of the first tiles that pass the gate, as our own pipeline cuts them."""
     view = view_from_frame(compiled.recipe, example.frame(0))
-    return patches_from_view(view.pixels[:PEER_TILES], shape.patch_px, shape.merge)
+    return patches_from_view(view.cut(range(len(view.tiles))[:PEER_TILES]), shape.patch_px, shape.merge)
 
 
 def _peer_arguments(

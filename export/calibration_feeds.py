@@ -133,7 +133,7 @@ def patches_from_source(
         view = view_from_frame(recipe, row.read().frame(index + 1))
         kept = _spread(len(view.tiles), -(-tiles // len(chosen)))
         if kept:
-            found.append(view.pixels[kept])
+            found.append(view.cut(kept))
             names.append(row.name)
     say("calibration pictures", len(chosen), len(chosen))
     if not found:

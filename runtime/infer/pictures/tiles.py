@@ -11,8 +11,8 @@ models/qwen3_vl.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -63,14 +63,39 @@ class Tile:
 class TilePairs:
     """The tiles of one part: on its differences, or the grid where it differs everywhere.
 
-    `template`, `part` [len(tiles), S, S] uint8, registered, or [len(tiles), S, S, 3] where the pair was given
-    in colours too; `total`: the tiles that the grid takes.
+    `total`: the tiles that the grid takes, or those on the differences where they are more. `cut` takes the
+    pictures of a few tiles out of the pair: those of thousands need not lie in memory at once.
     """
 
     tiles: tuple[Tile, ...]
-    template: ByteArray
-    part: ByteArray
     total: int
+    tile_px: int
+    tile_shift_px: int
+    # of each level in use: template and part in grey for registration, then the two that are shown
+    levels: Mapping[float, Sequence[ByteArray]] = field(repr=False, compare=False)
+    shown_shape: tuple[int, ...] = ()  # of a shown pixel: () grey, (3,) colours
+
+    def cut(self, indices: Sequence[int]) -> tuple[ByteArray, ByteArray]:
+        """(template, part) of the tiles at `indices`, each [n, S, S] uint8, registered, or [n, S, S, 3]."""
+        shape = (len(indices), self.tile_px, self.tile_px, *self.shown_shape)
+        templates, parts = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        for place, index in enumerate(indices):
+            tile = self.tiles[index]
+            template, part, *shown = self.levels[tile.level]
+            corner = _fitting_corner(template, part, tile, self.tile_px, self.tile_shift_px)
+            templates[place] = tile_window(shown[0], tile, self.tile_px, corner)
+            parts[place] = tile_window(shown[1], tile, self.tile_px)
+        return templates, parts
+
+    @property
+    def template(self) -> ByteArray:
+        """The template of all tiles, cut anew each time."""
+        return self.cut(range(len(self.tiles)))[0]
+
+    @property
+    def part(self) -> ByteArray:
+        """The part in all tiles, cut anew each time."""
+        return self.cut(range(len(self.tiles)))[1]
 
 
 def tile_pairs(
@@ -98,28 +123,20 @@ def tile_pairs(
     shown = (template, part) if colours is None else colours
     dx, dy = shift_between(template, part, max_shift_px)
     if dx or dy:
-        template, shown = shifted(template, dx, dy), (shifted(shown[0], dx, dy), shown[1])
+        moved = shifted(template, dx, dy)
+        shown = (moved if shown[0] is template else shifted(shown[0], dx, dy), shown[1])
+        template = moved
     threshold = gate_threshold(part, gate_difference)
     boxes = clusters_of_differences(template, part, threshold, gate_pixels, tile_shift_px)
     tiles = tiles_on_boxes(boxes, tile_px, stride_px, levels)
-    grid = tile_grid(width, height, tile_px, stride_px, levels)
-    if len(tiles) > len(grid):  # differences everywhere: the whole picture is looked at, piece by piece
-        tiles = grid
-    template_tiles, part_tiles = [], []
-    pair = (template, part) if colours is None else (template, part, *shown)
-    scaled = {level: [_reduced(picture, level) for picture in pair] for level in levels}
-    for tile in tiles:
-        pictures = scaled[tile.level]
-        corner = _fitting_corner(pictures[0], pictures[1], tile, tile_px, tile_shift_px)
-        template_tiles.append(tile_window(pictures[-2], tile, tile_px, corner))
-        part_tiles.append(tile_window(pictures[-1], tile, tile_px))
-    empty = np.zeros((0, tile_px, tile_px, *shown[1].shape[2:]), np.uint8)
-    return TilePairs(
-        tiles,
-        np.stack(template_tiles) if tiles else empty,
-        np.stack(part_tiles) if tiles else empty,
-        max(len(grid), len(tiles)),
-    )
+    total = max(grid_size(width, height, stride_px, levels), len(tiles))
+    if len(tiles) > grid_size(width, height, stride_px, levels):
+        # differences everywhere: the whole picture is looked at, piece by piece
+        tiles = tile_grid(width, height, tile_px, stride_px, levels)
+    in_use = dict.fromkeys(tile.level for tile in tiles)
+    pair = (template, part, *shown)
+    scaled = {level: [_reduced(picture, level) for picture in pair] for level in in_use}
+    return TilePairs(tiles, total, tile_px, tile_shift_px, scaled, shown[1].shape[2:])
 
 
 def tiles_on_boxes(
@@ -146,10 +163,23 @@ def tile_grid(
     width: int, height: int, tile_px: int, stride_px: int, levels: tuple[float, ...]
 ) -> tuple[Tile, ...]:
     """Tiles whose owned squares cover a `width` x `height` picture on every level that does not magnify."""
-    whole = [level for level in levels if level >= 1] or [max(levels)]
     return tuple(
-        tile for level in whole for tile in _tiles_on_box((0, 0, width, height), tile_px, stride_px, level)
+        tile
+        for level in _grid_levels(levels)
+        for tile in _tiles_on_box((0, 0, width, height), tile_px, stride_px, level)
     )
+
+
+def grid_size(width: int, height: int, stride_px: int, levels: tuple[float, ...]) -> int:
+    """How many tiles `tile_grid` gives."""
+    return sum(
+        len(_centres(0, height / level, stride_px)) * len(_centres(0, width / level, stride_px))
+        for level in _grid_levels(levels)
+    )
+
+
+def _grid_levels(levels: tuple[float, ...]) -> list[float]:
+    return [level for level in levels if level >= 1] or [max(levels)]
 
 
 def _tiles_on_box(box: tuple[int, int, int, int], tile_px: int, stride_px: int, level: float) -> list[Tile]:
@@ -167,8 +197,16 @@ def _tiles_on_box(box: tuple[int, int, int, int], tile_px: int, stride_px: int, 
 
 def gate_threshold(part: ByteArray, gate_difference: float) -> float:
     """Grey levels that count as a difference on this part: `gate_difference` at full contrast, at least 8."""
-    dark, light = np.percentile(part[::4, ::4], (2, 98))
-    return max(gate_difference * float(light - dark) / 255.0, 8.0)
+    dark, light = (_percentile(part[::4, ::4], share) for share in (0.02, 0.98))
+    return max(gate_difference * (light - dark) / 255.0, 8.0)
+
+
+def _percentile(levels: ByteArray, share: float) -> float:
+    """np.percentile of grey levels by counting them: to sort those of 12 megapixels takes much longer."""
+    counts = np.bincount(levels.reshape(-1), minlength=256).cumsum()
+    place = share * (levels.size - 1)
+    low, high = (int(np.searchsorted(counts, math.floor(place) + step, side="right")) for step in (0, 1))
+    return low + (min(high, 255) - low) * (place - math.floor(place))
 
 
 def _centres(start: float, stop: float, stride_px: int) -> list[int]:
@@ -239,9 +277,10 @@ def _reduced(picture: ByteArray, level: float) -> ByteArray:
 def shifted(picture: ByteArray, dx: int, dy: int) -> ByteArray:
     """picture[y + dy, x + dx] at (y, x), the edge repeated."""
     height, width = picture.shape[:2]
-    ys = np.clip(np.arange(height) + dy, 0, height - 1)
-    xs = np.clip(np.arange(width) + dx, 0, width - 1)
-    return picture[np.ix_(ys, xs)]
+    dx, dy = min(max(dx, 1 - width), width - 1), min(max(dy, 1 - height), height - 1)
+    inner = picture[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)]
+    edges = max(-dy, 0), max(dy, 0), max(-dx, 0), max(dx, 0)
+    return np.asarray(cv2.copyMakeBorder(inner, *edges, cv2.BORDER_REPLICATE), np.uint8)
 
 
 def compare_patches(

@@ -11,8 +11,8 @@ no template, a grid covers the picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import cv2
@@ -45,13 +45,19 @@ MOST_PICTURES = 16
 class View:
     """The tiles of one part and their pictures; `total`: the tiles that a grid over the whole part takes.
 
-    `pixels` [tiles, pictures, 3, 2, S, S] uint8: channels, then the two frames of a picture.
+    `cut` gives the pictures of the tiles at some indices, [n, pictures, 3, 2, S, S] uint8: channels, then the
+    two frames of a picture. Nothing is kept: 12 megapixels have thousands of tiles, a gigabyte of them.
     """
 
     tiles: tuple[Tile, ...]
-    pixels: ByteArray
     total: int
     picture_wh: tuple[int, int]
+    cut: Callable[[Sequence[int]], ByteArray] = field(repr=False, compare=False)
+
+    @property
+    def pixels(self) -> ByteArray:
+        """The pictures of all tiles, cut anew each time."""
+        return self.cut(range(len(self.tiles)))
 
 
 def patches_from_view(pixels: ByteArray, patch_px: int, merge: int) -> FloatArray:
@@ -88,11 +94,14 @@ def view_from_pair(recipe: Recipe, template: ByteArray, part: ByteArray) -> View
         gate_pixels=recipe.gate.min_pixels,
         colours=None if is_temporal else (rgb(template), rgb(part)),
     )
-    if is_temporal:
-        pictures = [pair_pixels(pairs.template, pairs.part, recipe.difference_channel)]
-    else:
-        pictures = [frame_pixels(each, each) for each in (pairs.template, pairs.part)]
-    return View(pairs.tiles, np.stack(pictures, axis=1), pairs.total, _size(part))
+
+    def cut(indices: Sequence[int]) -> ByteArray:
+        pair = pairs.cut(indices)
+        if is_temporal:
+            return pair_pixels(*pair, recipe.difference_channel)[:, None]
+        return np.stack([frame_pixels(each, each) for each in pair], axis=1)
+
+    return View(pairs.tiles, pairs.total, _size(part), cut)
 
 
 def view_from_frames(recipe: Recipe, frames: Sequence[ByteArray]) -> View:
@@ -114,14 +123,22 @@ def view_from_frames(recipe: Recipe, frames: Sequence[ByteArray]) -> View:
     width, height = _size(frames[0])
     tiling = recipe.tiling
     tiles = tile_grid(width, height, tiling.tile_px, tiling.stride_px, tiling.levels)
-    cut = []  # [tiles, S, S, 3] of each frame
-    for frame in frames:
-        levels = level_pictures(rgb(frame), tiling.levels)
-        cut.append(np.stack([tile_window(levels[tile.level], tile, tiling.tile_px) for tile in tiles]))
-    if len(cut) % FRAMES_A_PATCH:
-        cut.append(cut[-1])
-    pictures = [frame_pixels(*cut[at : at + FRAMES_A_PATCH]) for at in range(0, len(cut), FRAMES_A_PATCH)]
-    return View(tiles, np.stack(pictures, axis=1), len(tiles), (width, height))
+    in_use = tuple(dict.fromkeys(tile.level for tile in tiles))
+    shown = [level_pictures(rgb(frame), in_use) for frame in frames]
+    if len(shown) % FRAMES_A_PATCH:
+        shown.append(shown[-1])
+
+    def cut(indices: Sequence[int]) -> ByteArray:
+        side, count = tiling.tile_px, len(shown) // FRAMES_A_PATCH
+        pixels = np.empty((len(indices), count, 3, FRAMES_A_PATCH, side, side), np.uint8)
+        for place, index in enumerate(indices):
+            tile = tiles[index]
+            for at, levels in enumerate(shown):
+                window = tile_window(levels[tile.level], tile, side)  # [S, S, 3]
+                pixels[place, at // FRAMES_A_PATCH, :, at % FRAMES_A_PATCH] = np.moveaxis(window, -1, 0)
+        return pixels
+
+    return View(tiles, len(tiles), (width, height), cut)
 
 
 def features_from_patches(
