@@ -1,0 +1,174 @@
+"""Measure a defect inside its box: sizes, shape, colour, edge and distance, each with its uncertainty.
+
+The model finds and names, the calipers measure: classical image processing, nothing learned. docs/measure.md
+has the definitions, the uncertainty budget and where it breaks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ..scale import PixelScale
+from .appearance import appearance_of_segment
+from .measurement import NO_DEPTH, Box, Measure, Measurement, nothing_measured
+from .segment import FAINT, segment_of_signal
+from .signal import signal_of_window
+from .sizes import Parts, Sizes, sizes_of_segment
+from .window import Window, template_in_window, window_of_box
+
+CUT = "cut_at_picture_edge"
+"""Note: the defect goes on beyond the picture; length, width and area are lower bounds."""
+
+
+def measured_defects(
+    image: npt.NDArray[np.uint8],
+    boxes: Sequence[Box],
+    *,
+    scale: PixelScale | None,
+    template: npt.NDArray[np.uint8] | None = None,
+    box_margin_px: float = 0.0,
+    defect_types: Sequence[str | None] | None = None,
+) -> list[Measurement]:
+    """`measure_defect` of every box of one picture, each with the others as its neighbours."""
+    types = list(defect_types) if defect_types is not None else [None] * len(boxes)
+    return [
+        measure_defect(
+            image,
+            box,
+            scale=scale,
+            template=template,
+            box_margin_px=box_margin_px,
+            others=[*boxes[:index], *boxes[index + 1 :]],
+            defect_type=types[index],
+        )
+        for index, box in enumerate(boxes)
+    ]
+
+
+def measure_defect(
+    image: npt.NDArray[np.uint8],
+    box_xyxy: Box,
+    *,
+    scale: PixelScale | None,
+    template: npt.NDArray[np.uint8] | None = None,
+    box_margin_px: float = 0.0,
+    others: Sequence[Box] = (),
+    defect_type: str | None = None,
+) -> Measurement:
+    """What can be measured in one box of a picture uint8 [H, W] or [H, W, 3] (BGR).
+
+    `box_xyxy` in picture pixels, x2 and y2 exclusive. `template`: the same part without defects, of the same
+    size; it is laid onto the part inside the box's surroundings. `box_margin_px`: how much room the detector
+    leaves around a defect. `others`: boxes of the other defects, kept out of the surroundings and measured
+    to. An ordinary picture raises nothing: what cannot be measured is in `nulls` with its reason.
+    """
+    window = window_of_box(image, box_xyxy, others)
+    if window is None:
+        return nothing_measured("box_outside_picture")
+    laid = None if template is None else template_in_window(template, window)
+    signal = signal_of_window(window, laid)
+    segment = segment_of_signal(signal, window, against_template=laid is not None)
+    sizes = None if segment is None else sizes_of_segment(segment, signal)
+    if segment is None or sizes is None:
+        return nothing_measured(FAINT)
+    notes = [CUT] if window.edges and _touches(segment.mask, window) else []
+    if template is not None and laid is None:
+        notes.append("template_does_not_fit")
+    measures, pixels = _size_measures(sizes, window, scale)
+    measures.update(_shape_measures(sizes))
+    measures.update(appearance_of_segment(segment, signal, sizes, window))
+    outline = window.to_picture(sizes.points_xy)
+    distance = _distance(outline, others, image.shape, pixels["length"].expanded_uncertainty or 0.0)
+    pixels["distance"] = distance
+    measures["distance"] = _scaled(distance, scale, outline, 1)
+    nulls = {"depth": NO_DEPTH}
+    if scale is None:
+        nulls["size_mm"] = "not_calibrated"
+    if "orientation" not in measures:
+        nulls["orientation"] = "no_longer_side"
+    return Measurement(
+        measures,
+        pixels,
+        nulls,
+        tuple(notes),
+        segment.mask,
+        window.origin_xy,
+        outline,
+        window.to_picture(sizes.corners_xy),
+    )
+
+
+def _size_measures(
+    sizes: Sizes, window: Window, scale: PixelScale | None
+) -> tuple[dict[str, Measure], dict[str, Measure]]:
+    """Length, width and area in mm (px without a scale), and the same in picture pixels."""
+    step = float(window.step)
+    pixels = {
+        "length": Measure(sizes.length * step, "px", 2 * _together(sizes.length_parts) * step),
+        "width": Measure(sizes.width * step, "px", 2 * _together(sizes.width_parts) * step),
+        "area": Measure(sizes.area * step**2, "px2", 2 * _together(sizes.area_parts) * step**2),
+    }
+    corners = window.to_picture(sizes.corners_xy)
+    powers = {"length": 1, "width": 1, "area": 2}
+    return {name: _scaled(pixels[name], scale, corners, powers[name]) for name in pixels}, pixels
+
+
+def _scaled(
+    measure: Measure, scale: PixelScale | None, around_xy: npt.NDArray[np.float64], power: int
+) -> Measure:
+    """A measure in mm or mm2 by the scale at a place of the picture; as it is without a scale."""
+    if scale is None or not isinstance(measure.value, float):
+        return measure
+    x, y = around_xy.mean(axis=0)
+    factor = scale.mm_per_px_at(float(x), float(y)) ** power
+    own = (measure.expanded_uncertainty or 0.0) * factor
+    of_scale = 2 * power * scale.relative_uncertainty * measure.value * factor
+    return Measure(measure.value * factor, "mm" if power == 1 else "mm2", math.hypot(own, of_scale))
+
+
+def _shape_measures(sizes: Sizes) -> dict[str, Measure]:
+    """Aspect, orientation and roundness; no orientation where neither side is clearly the longer."""
+    u_length, u_width = _together(sizes.length_parts), _together(sizes.width_parts)
+    width = max(sizes.width, 0.25)
+    aspect = sizes.length / width
+    measures = {
+        "aspect": Measure(
+            aspect, "1", 2 * aspect * math.hypot(u_length / max(sizes.length, 0.25), u_width / width)
+        )
+    }
+    if sizes.length - sizes.width > 2 * math.hypot(u_length, u_width):
+        swing = math.degrees(math.atan2(2 * u_width, sizes.length))
+        measures["orientation"] = Measure(sizes.degrees, "deg", swing)
+    roundness = min(4 * math.pi * sizes.area / sizes.perimeter**2, 1.0)
+    relative = _together(sizes.area_parts) / max(sizes.area, 1.0)
+    measures["roundness"] = Measure(roundness, "1", min(2 * roundness * relative, 1.0))
+    return measures
+
+
+def _distance(
+    outline_xy: npt.NDArray[np.float64], others: Sequence[Box], shape: tuple[int, ...], uncertainty: float
+) -> Measure:
+    """From the outline to the nearest other box or edge of the picture, in pixels; 0 where they meet."""
+    (x1, y1), (x2, y2) = outline_xy.min(axis=0), outline_xy.max(axis=0)
+    gaps = [x1, y1, shape[1] - x2, shape[0] - y2]
+    x, y = outline_xy[:, 0], outline_xy[:, 1]
+    for other in others:
+        across = np.maximum(np.maximum(other[0] - x, x - other[2]), 0.0)
+        down = np.maximum(np.maximum(other[1] - y, y - other[3]), 0.0)
+        gaps.append(float(np.hypot(across, down).min()))
+    return Measure(max(float(min(gaps)), 0.0), "px", uncertainty)
+
+
+def _touches(mask: npt.NDArray[np.bool_], window: Window) -> bool:
+    """Whether the defect reaches a side of the picture that its box touches."""
+    sides = {"left": mask[:, 0], "top": mask[0], "right": mask[:, -1], "bottom": mask[-1]}
+    return any(bool(sides[name].any()) for name in window.edges)
+
+
+def _together(parts: Parts) -> float:
+    """Combined standard uncertainty: the root of the sum of squares (JCGM 100, 5.1.2)."""
+    return math.sqrt(sum(part * part for part in parts.values()))

@@ -1,0 +1,110 @@
+"""Which pixels of a window are the defect: a level at half its height, pieces that belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .signal import Signal
+from .window import Field, Mask, Window
+
+FAINT = "no_contrast_in_box"
+"""Why nothing was measured: nothing in the box stands out from its surroundings."""
+
+_SEEN = 3.5  # noise sigmas that a pixel of a defect rises above its surroundings
+_LEAST_SHARE = 0.06  # a piece with less of the strongest piece's signal is not the defect's
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The defect's pixels bool [h, w], its height `plateau` and the `level` at half of it, as in the signal.
+
+    `own` float32 [h, w] is the signal with everything that is not the defect's pressed under the level.
+    `left_out` is the signal of pieces in the box that were not joined, as a share of the defect's.
+    """
+
+    mask: Mask
+    plateau: float
+    level: float
+    own: Field
+    left_out: float
+
+
+def segment_of_signal(signal: Signal, window: Window, *, against_template: bool) -> Segment | None:
+    """The defect in the window; None when nothing stands out."""
+    field, reach = signal.field, window.reach
+    height = float(np.percentile(field[reach], 97))
+    least = _SEEN * signal.noise
+    if float(field[reach].max()) < least:
+        return None
+    mask, _ = _joined(field > max(least, 0.45 * height), field, window)
+    if not mask.any():
+        return None
+    plateau, left_out = plateau_of(field, mask), 0.0
+    for _ in range(2):
+        above = (field > max(0.5 * plateau, 0.6 * least)) & reach
+        if against_template:
+            above = _without_slivers(above)
+        grown, left_out = _joined(above, field, window)
+        if not grown.any():
+            break
+        mask, plateau = grown, plateau_of(field, grown)
+    level = max(0.5 * plateau, 0.6 * least)
+    return Segment(mask, plateau, level, own_field(field, mask, level), left_out)
+
+
+def own_field(field: Field, mask: Mask, level: float) -> Field:
+    """The field with pixels under the level wherever another piece than `mask` rises above it."""
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return np.where(mask | (near & (field <= level)), field, np.minimum(field, 0.0)).astype(np.float32)
+
+
+def plateau_of(field: Field, mask: Mask) -> float:
+    """The height of the defect: the median along its ridge, the pixels farthest from its outline.
+
+    On a wide defect that is its flat middle; on a line narrower than the blur, the line's own blurred height.
+    """
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    ridge = mask & (depth >= cv2.dilate(depth, np.ones((3, 3), np.uint8)) - 1e-3)
+    deepest = float(depth.max())
+    ridge &= depth >= 0.6 * deepest if deepest > 4 else depth >= 0.3 * deepest
+    return float(np.median(field[ridge])) if ridge.any() else float(field[mask].max())
+
+
+def _joined(above: Mask, field: Field, window: Window) -> tuple[Mask, float]:
+    """The pieces that make up the defect, and how much signal of other pieces the box holds."""
+    usable = (above & window.reach).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(usable, connectivity=8)
+    if count <= 1:
+        return np.zeros_like(above), 0.0
+    x1, y1, x2, y2 = window.box
+    inner = np.zeros(field.shape, np.float32)
+    inner[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] = 1.0
+    flat = labels.ravel()
+    weight = np.bincount(flat, (field * inner).ravel(), count)
+    weight[0] = 0.0
+    # A detector centres its box on the defect: of two pieces alike, the more central one is it.
+    ys, xs = np.indices(field.shape, np.float32)
+    off = np.hypot((xs - (x1 + x2) / 2) / max(x2 - x1, 1), (ys - (y1 + y2) / 2) / max(y2 - y1, 1))
+    centre = np.bincount(flat, (off * inner * field).ravel(), count) / np.maximum(weight, 1e-6)
+    best = int(np.argmax(weight * np.clip(1.2 - centre, 0.1, None)))
+    if weight[best] <= 0:
+        return np.zeros_like(above), 0.0
+    kept = (weight >= _LEAST_SHARE * weight[best]) & (stats[:, cv2.CC_STAT_AREA] >= 2)
+    kept[best], kept[0] = True, False
+    left_out = float(weight[~kept].sum() / weight[kept].sum())
+    return kept[labels], left_out
+
+
+def _without_slivers(above: Mask) -> Mask:
+    """Without what is thinner than three pixels: edges that part and template draw a pixel apart.
+
+    A defect that is nothing but thin stays as it is.
+    """
+    kernel = np.ones((3, 3), np.uint8)
+    solid = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    if int(np.count_nonzero(solid)) < 9:
+        return above
+    return above & (cv2.dilate(solid, kernel) > 0)

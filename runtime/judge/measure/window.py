@@ -1,0 +1,163 @@
+"""The part of a picture in which one defect is measured: its box, its surroundings, the template there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .measurement import Box
+
+Field = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+MOST_PX = 320  # longest side of a window; a longer one is measured in larger pixels
+_LEAST_PAD_PX, _MOST_PAD_PX = 9.0, 40.0
+_SEARCH_PX = 6  # how far a template is sought from where it should be
+
+
+@dataclass(frozen=True)
+class Window:
+    """Pixels float32 [h, w, channels] around a box; `step` picture pixels make one of the window's.
+
+    `box` is in the window's pixels; `reach` bool [h, w] is where the defect may lie (the box and what a
+    detector may have cut off), `ring` bool [h, w] the surroundings without any other box; `edges` names the
+    sides of the picture that the box touches.
+    """
+
+    pixels: Field
+    origin_xy: tuple[int, int]
+    step: int
+    box: Box
+    reach: Mask
+    ring: Mask
+    edges: tuple[str, ...]
+
+    def to_picture(self, points_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Window points [n, 2] (pixel centres at integer + 0.5) as points of the picture."""
+        return points_xy * self.step + np.asarray(self.origin_xy, np.float64)
+
+
+def window_of_box(image: npt.NDArray[np.uint8], box: Box, others: Sequence[Box]) -> Window | None:
+    """The window of a box in a picture uint8 [H, W] or [H, W, C]; None when no pixel of the box is inside."""
+    height, width = image.shape[:2]
+    x1, y1 = max(box[0], 0.0), max(box[1], 0.0)
+    x2, y2 = min(box[2], float(width)), min(box[3], float(height))
+    if not (x2 - x1 >= 1.0 and y2 - y1 >= 1.0):
+        return None
+    longest = max(x2 - x1, y2 - y1)
+    pad = min(max(0.35 * longest, _LEAST_PAD_PX), max(_MOST_PAD_PX, 0.1 * longest))
+    left, top = max(math.floor(x1 - pad), 0), max(math.floor(y1 - pad), 0)
+    right, bottom = min(math.ceil(x2 + pad), width), min(math.ceil(y2 + pad), height)
+    step = max(math.ceil(max(right - left, bottom - top) / MOST_PX), 1)
+    right, bottom = left + (right - left) // step * step, top + (bottom - top) // step * step
+    pixels = _as_field(image[top:bottom, left:right], step)
+    inner = ((x1 - left) / step, (y1 - top) / step, (x2 - left) / step, (y2 - top) / step)
+    grown = max(3.0, 0.12 * min(max(inner[2] - inner[0], inner[3] - inner[1]), 60.0))
+    reach = _inside(pixels.shape, inner, grown)
+    ring = ~_inside(pixels.shape, inner, min(grown, 3.0))
+    for other in others:
+        shifted = (
+            (other[0] - left) / step,
+            (other[1] - top) / step,
+            (other[2] - left) / step,
+            (other[3] - top) / step,
+        )
+        ring &= ~_inside(pixels.shape, shifted, 2.0)
+        # Where a neighbour's box lies apart from this one, its pixels are the neighbour's.
+        reach &= ~(_inside(pixels.shape, shifted, 0.0) & ~_inside(pixels.shape, inner, 0.0))
+    at_edge = {"left": x1 < 1.0, "top": y1 < 1.0, "right": x2 > width - 1.0, "bottom": y2 > height - 1.0}
+    edges = tuple(name for name, is_at in at_edge.items() if is_at)
+    return Window(pixels, (left, top), step, inner, reach, ring, edges)
+
+
+def template_in_window(template: npt.NDArray[np.uint8], window: Window) -> Field | None:
+    """The template's pixels [h, w, channels] laid onto the window to sub-pixels, brightness matched.
+
+    None where the template has another number of channels or is not large enough. Shift by the best
+    normalised correlation within 6 pixels and a parabola through it; gain and lift by least squares outside
+    the box.
+    """
+    height, width, channels = window.pixels.shape
+    x, y, step = *window.origin_xy, window.step
+    reach = _SEARCH_PX * step
+    if template.shape[0] < y + height * step or template.shape[1] < x + width * step:
+        return None
+    if (1 if template.ndim == 2 else template.shape[2]) != channels:
+        return None
+    padded = _padded_crop(template, x - reach, y - reach, width * step + 2 * reach, height * step + 2 * reach)
+    field = _as_field(padded, step)
+    dx, dy = _shift_of(field, window)
+    moved = cv2.warpAffine(
+        field,
+        np.array([[1, 0, dx], [0, 1, dy]], np.float64),
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return _same_light(np.asarray(moved, np.float32).reshape(height, width, channels), window)
+
+
+def _shift_of(field: Field, window: Window) -> tuple[float, float]:
+    """Where the window's top left pixel lies in the template's `field`, in pixels."""
+    part, whole = window.pixels.mean(axis=2), field.mean(axis=2)
+    nominal = float(_SEARCH_PX)
+    if float(whole.std()) < 4.0:
+        return nominal, nominal  # nothing to hold on to: flat template
+    score = cv2.matchTemplate(whole, part, cv2.TM_CCOEFF_NORMED)
+    _, best, _, (x, y) = cv2.minMaxLoc(score)
+    if not best > 0.3:
+        return nominal, nominal
+    return x + _vertex(score[y], x), y + _vertex(score[:, x], y)
+
+
+def _vertex(values: Field, at: int) -> float:
+    """Where the parabola through the largest value and its neighbours has its top, from -0.5 to 0.5."""
+    if at == 0 or at == len(values) - 1:
+        return 0.0
+    left, middle, right = (float(value) for value in values[at - 1 : at + 2])
+    bend = left - 2 * middle + right
+    return 0.0 if bend >= 0 else min(max(0.5 * (left - right) / bend, -0.5), 0.5)
+
+
+def _same_light(moved: Field, window: Window) -> Field:
+    """The template with the part's brightness: gain and lift a channel from the pixels outside the box."""
+    if int(np.count_nonzero(window.ring)) < 40:
+        return moved
+    known, seen = moved[window.ring], window.pixels[window.ring]
+    middle, target = known.mean(axis=0), seen.mean(axis=0)
+    spread = ((known - middle) ** 2).mean(axis=0)
+    gain = ((known - middle) * (seen - target)).mean(axis=0) / np.maximum(spread, 1e-6)
+    gain = np.where(spread > 30.0, np.clip(gain, 0.5, 2.0), 1.0)
+    return np.asarray((moved - middle) * gain + target, np.float32)
+
+
+def _as_field(crop: npt.NDArray[Any], step: int) -> Field:
+    """A crop as float32 [h, w, channels], `step` x `step` pixels averaged into one."""
+    if step > 1:
+        size = (crop.shape[1] // step, crop.shape[0] // step)
+        crop = cv2.resize(crop.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    field = np.asarray(crop, np.float32)
+    return field.reshape(*field.shape[:2], -1)
+
+
+def _padded_crop(
+    image: npt.NDArray[np.uint8], x: int, y: int, width: int, height: int
+) -> npt.NDArray[np.uint8]:
+    """`width` x `height` pixels from (x, y), the edge pixels repeated where the picture ends."""
+    rows = np.clip(np.arange(y, y + height), 0, image.shape[0] - 1)
+    columns = np.clip(np.arange(x, x + width), 0, image.shape[1] - 1)
+    return image[rows[:, None], columns[None, :]]
+
+
+def _inside(shape: tuple[int, ...], box: Box, grown: float) -> Mask:
+    """Which pixel centres lie in the box grown by so many pixels, bool [h, w]."""
+    x, y = np.arange(shape[1]) + 0.5, np.arange(shape[0]) + 0.5
+    across = (x > box[0] - grown) & (x < box[2] + grown)
+    down = (y > box[1] - grown) & (y < box[3] + grown)
+    return down[:, None] & across[None, :]
