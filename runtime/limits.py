@@ -104,18 +104,38 @@ class Review:
 
 
 @dataclass(frozen=True)
-class QualityLimits:
-    """[quality]: limits of the picture that replace those certified in the bundle; None keeps them.
+class Band:
+    """Least and most that a quantity may be; None: no limit on that side."""
 
-    Grey levels 0-255 for brightness, contrast and noise (standard deviation), px for blur, 0 to 1 for glare.
+    min: float | None = None
+    max: float | None = None
+
+
+@dataclass(frozen=True)
+class QualityLimits:
+    """[quality]: bands that replace those certified in the bundle; None keeps the bundle's.
+
+    The quantities are those of `judge/quality.py`: `[quality.blur_px]` with `max = 2.5`. With `enabled` off
+    pictures are not measured.
     """
 
-    min_brightness: float | None = None
-    max_brightness: float | None = None
-    min_contrast: float | None = None
-    max_blur_px: float | None = None
-    max_glare_share: float | None = None
-    max_noise_sigma: float | None = None
+    enabled: bool = True
+    brightness: Band | None = None
+    contrast: Band | None = None
+    blur_px: Band | None = None
+    noise_sigma: Band | None = None
+    glare_share: Band | None = None
+    dark_share: Band | None = None
+    light_ratio: Band | None = None
+    contrast_ratio: Band | None = None
+    blur_added_px: Band | None = None
+    noise_added: Band | None = None
+
+    @property
+    def bands(self) -> dict[str, Band]:
+        """The bands that the recipe gives, by quantity."""
+        found = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return {name: band for name, band in found.items() if isinstance(band, Band)}
 
 
 def compliance_table(table: Any, where: str) -> Any:
@@ -203,6 +223,10 @@ def check_judging(measuring: Measuring, review: Review, quality: QualityLimits, 
         raise RecipeError(
             f"{where}: review.sample.lot_size is {review.sample.lot_size}; ISO 2859-1 has lots of 2 and more"
         )
-    for key, value in dataclasses.asdict(quality).items():
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise RecipeError(f"{where}: quality.{key} is {value:g}; it must be at least 0")
+    for name, band in quality.bands.items():
+        least = -math.inf if band.min is None else band.min
+        most = math.inf if band.max is None else band.max
+        if not least <= most:
+            raise RecipeError(
+                f"{where}: quality.{name} is {least:g} to {most:g}; no picture lies in that band"
+            )

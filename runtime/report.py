@@ -17,20 +17,31 @@ SCHEMA = "orinspect.report/1.0"
 ResultState = Literal["completed", "aborted", "failed"]
 Evaluation = Literal["undefined", "ok", "not_ok", "not_decidable"]
 Disposition = Literal["pass", "reject", "review"]
+Conformity = Literal["conforms", "does_not_conform", "not_decidable"]
 
 # OPC 40001-101, ResultMetaDataType.ResultState and ResultEvaluationEnum.
 RESULT_STATE_CODES: dict[ResultState, int] = {"completed": 1, "aborted": 3, "failed": 4}
 EVALUATION_CODES: dict[Evaluation, int] = {"undefined": 0, "ok": 1, "not_ok": 2, "not_decidable": 3}
 
 REVIEW_REASONS = (
-    # every defect found is less certain than the recipe's review_confidence; or none is reported and the
-    # dense head alone would have reported one
+    # a defect is less certain than the recipe's review_confidence and no other one decides; or none is
+    # reported and it is not certain enough that there is none
     "low_confidence",
+    "low_type_margin",  # an unsure defect whose type barely leads another
+    "box_unstable",  # an unsure defect whose box moves when the tile is looked at again
+    "detectors_disagree",  # an unsure defect on which dense head and words do not agree
+    "at_tile_edge",  # an unsure defect that ends where its tile ends
+    "unlike_training",  # the picture is farther from the training pictures than the bundle's limit
+    "scale_uncertain",  # a size decides the severity, and it is unknown or its uncertainty spans a limit
+    "compliance_undecided",  # the recipe names a standard, and compliance is neither shown nor disproved
+    "image_quality",  # light, blur, glare or noise outside the certified range
+    "minor_defect",  # minor defects only, and the recipe sends such parts to a person
     "unknown_type",  # a defect of a type that the recipe does not name
     "unusable_box",  # the answer named a defect but its box is empty or outside the picture
     "answer_failed",  # the answer was cut or does not parse
     "engine_failed",  # an inference engine failed on this part
     "not_inspected",  # the part was accepted but never inspected
+    "sampled",  # a confident pass, drawn for the sample of the lot that a person sees
 )
 REASON_CODES = (
     "failed.answer",  # the answer was cut or does not parse
@@ -54,12 +65,24 @@ DEFAULT_NULL_REASONS = {
     "scale.expanded_uncertainty": "not_calibrated",
     "scale.k": "not_calibrated",
     "scale.calibration_id": "not_calibrated",
+    "scale.calibrated_at": "not_calibrated",
+    "scale.expires_at": "not_calibrated",
     "defects[].size_mm": "not_measured",
+    "defects[].size_mm.length": "not_measured",
+    "defects[].size_mm.width": "not_measured",
+    "defects[].size_mm.area_mm2": "not_measured",
+    "defects[].measures.*": "not_measured",
+    "defects[].measures.*.expanded_uncertainty": "no_budget_for_this_measure",
+    "defects[].raw_confidence": "not_estimated",
     "defects[].reason": "none_given",
     "defects[].confidence": "not_estimated",
     "compliance": "no_standard_in_recipe",
     "compliance_detail.standard": "no_standard_in_recipe",
     "compliance_detail.rule": "no_standard_in_recipe",
+    "compliance_detail.decision": "no_standard_in_recipe",
+    "compliance_detail.grade": "no_standard_in_recipe",
+    "compliance_detail.nominal_mm": "no_standard_in_recipe",
+    "compliance_detail.compared": "nothing_to_compare",
     "confidence": "not_inspected",
     "reasoning": "no_free_text_in_recipe",
     "timings_ms": "not_inspected",
@@ -67,6 +90,9 @@ DEFAULT_NULL_REASONS = {
     "timings_ms.measure": "no_measurement",
     "passes": "not_inspected",
     "energy_j": "no_power_meter",
+    "quality": "not_measured",
+    "quality.*": "not_measurable_on_this_picture",
+    "novelty": "not_in_bundle",
 }
 
 
@@ -130,12 +156,14 @@ class Image:
 
 @dataclass(frozen=True)
 class ReportScale:
-    """Millimetres per pixel with its expanded uncertainty (coverage factor `k`)."""
+    """Millimetres per pixel at the picture's centre with its expanded uncertainty (coverage factor `k`)."""
 
     mm_per_px: float | None
     expanded_uncertainty: float | None = None
     k: float | None = None
     calibration_id: str | None = None
+    calibrated_at: str | None = None
+    expires_at: str | None = None
 
 
 @dataclass(frozen=True)
@@ -157,8 +185,26 @@ class SizeMm:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """One measured dimension: a number, or three of them for a colour, in `unit`.
+
+    `expanded_uncertainty` is U = k u after JCGM 100 in the same unit; None where no budget is kept.
+    """
+
+    value: float | tuple[float, ...]
+    unit: str
+    expanded_uncertainty: float | None = None
+    k: float = 2
+
+
+@dataclass(frozen=True)
 class Defect:
-    """One defect; `bbox` is (x1, y1, x2, y2) in pixels of the picture, x2 and y2 exclusive."""
+    """One defect; `bbox` is (x1, y1, x2, y2) in pixels of the picture, x2 and y2 exclusive.
+
+    severity: ignore, minor, major or critical; `severity_reason` says which limit decided. confidence:
+    calibrated where the bundle holds a calibration, else equal to `raw_confidence`. `measures`: the
+    dimensions of docs/measure.md by name; `notes`: what a reader of the sizes must know.
+    """
 
     defect_id: str
     defect_code: str
@@ -170,15 +216,41 @@ class Defect:
     reason: str | None = None
     size_mm: SizeMm | None = None
     attributes: dict[str, str | float | bool] = field(default_factory=dict)
+    severity_reason: str = "type_default"
+    raw_confidence: float | None = None
+    measures: dict[str, Measure | None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    review_reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The measured value that decided compliance, and the limits that it was held against.
+
+    `lower_mm` is None where only an upper limit exists; `uncertainty_ratio`: expanded uncertainty over the
+    width of the tolerance.
+    """
+
+    defect_id: str
+    quantity: str
+    value_mm: float
+    expanded_uncertainty_mm: float
+    lower_mm: float | None
+    upper_mm: float
+    uncertainty_ratio: float
 
 
 @dataclass(frozen=True)
 class Compliance:
-    """Which rule of which standard decided `compliance`, or why nothing did."""
+    """Which rule of which standard decided `compliance`, or why nothing did; `why` holds the numbers."""
 
     standard: str | None = None
     rule: str | None = None
     why: str = "no_standard_in_recipe"
+    decision: Conformity | None = None
+    grade: str | None = None
+    nominal_mm: float | None = None
+    compared: Compared | None = None
 
 
 @dataclass(frozen=True)
@@ -235,6 +307,8 @@ class Report:
     timings_ms: TimingsMs | None = None
     passes: dict[str, int] | None = None
     energy_j: float | None = None
+    quality: dict[str, float | None] | None = None
+    novelty: float | None = None
     null_reasons: dict[str, str] = field(default_factory=dict)
 
     def to_table(self) -> dict[str, Any]:
@@ -248,7 +322,7 @@ class Report:
                 table["result_evaluation_code"] = EVALUATION_CODES[self.result_evaluation]
         reasons = {**DEFAULT_NULL_REASONS, **self.null_reasons}
         table["null_reasons"] = {
-            path: reasons.get(path, "unknown") for path in sorted(set(_null_paths(table)))
+            path: _reason(path, reasons) for path in sorted(set(_null_paths(table)))
         }
         return table
 
@@ -261,6 +335,15 @@ def timestamp(unix_s: float) -> str:
     """RFC 3339 in UTC with milliseconds, for example 2026-01-31T08:15:00.250Z."""
     moment = datetime.fromtimestamp(unix_s, timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def _reason(path: str, reasons: dict[str, str]) -> str:
+    """Why `path` is null: its own reason, or that of all measures or qualities (`defects[].measures.*`)."""
+    for start in ("defects[].measures.", "quality."):
+        if path.startswith(start) and path not in reasons:
+            _, dot, field_name = path[len(start) :].partition(".")
+            return reasons.get(f"{start}*{dot}{field_name}", "unknown")
+    return reasons.get(path, "unknown")
 
 
 def _null_paths(value: Any, path: str = "") -> list[str]:

@@ -85,8 +85,8 @@ def _refuse_roughness(standard: str, grade: str) -> None:
     if ROUGHNESS.fullmatch(grade) or ROUGHNESS_STANDARDS.match(standard.strip()):
         raise RecipeError(
             f"{grade!r} of {standard!r} is a limit of surface roughness, which is not a tolerance"
-            " grade: an IT grade limits a size in mm, Ra the height of a profile in um, out of a camera's reach;"
-            " give a grade such as 'IT7' and check Ra with a roughness tester"
+            " grade: an IT grade limits a size in mm, Ra the height of a profile in um, which no camera"
+            " measures; give a grade such as 'IT7' and check Ra with a roughness tester"
         )
 
 
