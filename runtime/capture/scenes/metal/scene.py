@@ -29,6 +29,7 @@ _COUNT_SHARES = (0.28, 0.25, 0.2, 0.13, 0.08, 0.06)  # of 1..6 defects on a part
 _GAP_PX = 12  # around every box; boxes grown by it do not touch
 _EDGE_PX = 4  # a defect keeps this far from the picture's edge
 _PLACES = 12  # tried for one outline before a smaller one
+_TRIES = 6  # outlines drawn for one defect before another is begun
 _NOISE_FACTOR = 3.3  # mean change over the mask against the noise
 _LEAST_CHANGE = 8.0  # levels, however little noise there is: a person must see it
 # And against the texture around: a thin line drowns in it, a large shade does not.
@@ -120,23 +121,20 @@ def _damage(damaged: Field, look: Look, taken: Taken, surface: Surface, count: i
     """Paint `count` defects into `damaged` [H, W, 3], in place, or fewer; what was painted, and its truth."""
     marks: list[Mark] = []
     truths: list[SceneDefect] = []
-    size_px = damaged.shape[0]
-    for _ in range(8 * count):
+    for _ in range(3 * count):
         if len(marks) == count:
             break
         kind = METAL_TYPES[int(rng.integers(len(METAL_TYPES)))]
-        longest = 0.6 * size_px
-        for _ in range(4):  # the type stays, so that a type that is hard to place is not rare
+        longest = 0.6 * damaged.shape[0]
+        for _ in range(_TRIES):  # the type stays, so that a type that is hard to place or to see is not rare
             mark = _placed(kind, longest, taken, [truth.bbox_xyxy for truth in truths], surface, rng)
-            if mark is not None:
+            strength = float(0.45 + 0.75 * rng.random() ** 1.3)
+            truth = None if mark is None else _paint_until_visible(mark, damaged, look, mm_per_px, strength)
+            if mark is not None and truth is not None:
+                marks.append(mark)
+                truths.append(truth)
                 break
-            longest *= 0.55
-        if mark is None:
-            continue
-        truth = _paint_until_visible(mark, damaged, look, mm_per_px, float(0.45 + 0.75 * rng.random() ** 1.3))
-        if truth is not None:
-            marks.append(mark)
-            truths.append(truth)
+            longest *= 0.7 if mark is None else 1.0
     return marks, truths
 
 
