@@ -26,7 +26,8 @@ from ..runtime.infer.inspector import Inspection, Inspector
 from ..runtime.infer.pictures.views import grey, patches_from_view, view_from_frame
 from ..runtime.infer.shape import ModelShape
 from .datasets import Example, rows_from_source
-from .evaluate import passes_summary, rounded
+from .evaluate import rounded
+from .rates.cost import passes_summary
 from .terminal import Progress
 
 DEFAULT_SCENES = "scenes:pcb?seed=9001&parts=4"

@@ -135,13 +135,34 @@ def recall_by_size(pictures: Sequence[ScoredPicture]) -> dict[str, dict[str, Any
     for picture in pictures:
         hit = {index for index in matches(picture.detections, picture.truth) if index is not None}
         for index, box in enumerate(picture.truth):
-            x1, y1, x2, y2 = box.bbox_xyxy
-            side = max(x2 - x1, y2 - y1)
-            bucket = next(name for name, low, high in SIZE_BUCKETS if low <= side < high)
+            bucket = next(name for name, low, high in SIZE_BUCKETS if low <= _side(box) < high)
             true[bucket] += 1
             found[bucket] += index in hit
     return {name: {"truth": true[name], "found": found[name],
                    "recall": found[name] / true[name] if true[name] else None} for name in true}
+
+
+def scores_by_size(pictures: Sequence[ScoredPicture], types: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """For every bucket `truth, detections, precision, recall, f, ap` (mean of types) and `per_class` recall.
+
+    A detection that found a box counts in that box's bucket, any other in its own; `recall` and `ap` are None
+    without truth. As COCO does for its areas: boxes of other sizes are neither right nor wrong here.
+    """
+    table = {}
+    for name, low, high in SIZE_BUCKETS:
+        own = [_of_size(picture, low, high) for picture in pictures]
+        scores = scores_per_class(own, types)
+        areas = [row["ap"] for row in scores.values() if row["ap"] is not None]
+        true = sum(row["truth"] for row in scores.values())
+        table[name] = {
+            "truth": true, "detections": sum(row["detections"] for row in scores.values()),
+            **precision_recall_f(own), "ap": float(np.mean(areas)) if areas else None,
+            "per_class": {kind: {"truth": row["truth"], "recall": row["recall"] if row["truth"] else None}
+                          for kind, row in scores.items()},
+        }
+        if not true:
+            table[name]["recall"] = None
+    return table
 
 
 def detection_scores(pictures: Sequence[ScoredPicture], types: Sequence[str]) -> dict[str, Any]:
@@ -150,6 +171,25 @@ def detection_scores(pictures: Sequence[ScoredPicture], types: Sequence[str]) ->
     areas = [float(entry["ap"]) for entry in per_class.values() if entry["ap"] is not None]
     return {**precision_recall_f(pictures), "map": float(np.mean(areas)) if areas else 0.0,
             "agnostic": precision_recall_f(pictures, with_class=False), "per_class": per_class}
+
+
+def _of_size(picture: ScoredPicture, low: float, high: float) -> ScoredPicture:
+    """The same picture with the true boxes of one bucket, and the detections that count there."""
+
+    def kept(boxes: Sequence[NamedBox]) -> tuple[NamedBox, ...]:
+        found = matches(boxes, picture.truth)
+        sizes = [_side(box if index is None else picture.truth[index])
+                 for box, index in zip(boxes, found, strict=True)]
+        return tuple(box for box, side in zip(boxes, sizes, strict=True) if low <= side < high)
+
+    truth = tuple(box for box in picture.truth if low <= _side(box) < high)
+    return ScoredPicture(truth, kept(picture.detections), kept(picture.ranked or picture.detections))
+
+
+def _side(box: NamedBox) -> float:
+    """The longest side, px."""
+    x1, y1, x2, y2 = box.bbox_xyxy
+    return max(x2 - x1, y2 - y1)
 
 
 def _ratios(right: int, said: int, true: int) -> dict[str, float]:

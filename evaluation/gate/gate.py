@@ -22,7 +22,7 @@ from ...runtime.infer.engines.engine import Engine, FloatArray, engine_from_bund
 from ...runtime.infer.inspector import DETECTORS, Inspector
 from ...runtime.recipe import Accuracy
 from ..datasets import Row
-from ..evaluate import EvaluatedPart, inspected_parts
+from ..inspected import EvaluatedPart, inspected_parts
 from .agreement import Agreement, FloatPath
 from .culprits import Culprit, culprits, is_searched
 from .differences import (

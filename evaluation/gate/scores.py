@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..evaluate import EvaluatedPart
+from ..inspected import EvaluatedPart
 from ..scores import NamedBox, matches
 
 RESAMPLES = 2000

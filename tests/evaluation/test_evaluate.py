@@ -8,22 +8,18 @@ from typing import Any
 import pytest
 
 from orinspect.evaluation.datasets import rows_from_source
-from orinspect.evaluation.evaluate import (
-    EvaluatedPart,
-    evaluate_bundle,
-    passes_summary,
-    scored_parts,
-    thinned_rows,
-    write_predictions,
-)
+from orinspect.evaluation.evaluate import evaluate_bundle, thinned_rows, write_predictions
+from orinspect.evaluation.inspected import EvaluatedPart
+from orinspect.evaluation.rates.cost import passes_summary
+from orinspect.evaluation.scorecard import scored_parts
 from orinspect.evaluation.scores import NamedBox
 from orinspect.evaluation.terminal import ProgressLine, evaluation_text
 from orinspect.runtime.errors import BundleError, DataSetError
 from orinspect.runtime.infer.inspector import CandidateDefect, Inspection, Passes
-from orinspect.runtime.recipe import Thresholds
+from orinspect.runtime.recipe import DefectType, Recipe
 from orinspect.tests.evaluation.small_data_set import write_deeppcb
 
-TYPES = ("open", "short")
+RECIPE = Recipe("r", "1", "p", "List.", (DefectType("open", "O"), DefectType("short", "S")))
 SCENES = "scenes:pcb?seed=3&parts=2&size_px=192&defects=2"
 
 
@@ -107,8 +103,7 @@ def test_no_bundle_is_one_sentence(tmp_path: Path) -> None:
 
 def test_detectors_stand_by_what_passes_their_own_threshold() -> None:
     sure, doubtful = _defect("open", 0, 0.9, "dense"), _defect("short", 100, 0.1, "dense")
-    scores = scored_parts([_part((sure,), (sure, doubtful), (_defect("open", 0, 0.7, "words"),))], TYPES,
-                          Thresholds())
+    scores = scored_parts([_part((sure,), (sure, doubtful), (_defect("open", 0, 0.7, "words"),))], RECIPE)
     assert scores["per_detector"]["dense"]["recall"] == 0.5
     assert scores["per_detector"]["dense"]["map"] == 1.0  # the doubtful one counts for the ranking
     assert scores["per_detector"]["words"]["precision"] == 1.0
@@ -118,12 +113,12 @@ def test_detectors_stand_by_what_passes_their_own_threshold() -> None:
 def test_a_candidate_that_was_not_reported_never_ranks_before_one_that_was() -> None:
     reported = _defect("open", 0, 0.45)
     refused = _defect("open", 300, 0.99, "dense")
-    scores = scored_parts([_part((reported,), (refused,))], TYPES, Thresholds())
+    scores = scored_parts([_part((reported,), (refused,))], RECIPE)
     assert scores["per_class"]["open"]["ap"] == 1.0
 
 
 def test_a_failed_part_is_listed_with_its_reason() -> None:
-    scores = scored_parts([_part(), _part(failed="the answer was cut")], TYPES, Thresholds())
+    scores = scored_parts([_part(), _part(failed="the answer was cut")], RECIPE)
     assert scores["failed_parts"] == [{"image": "board/1.jpg", "reason": "the answer was cut"}]
     assert scores["ms_per_part"] == {"decode": 30.0, "vision": 10.0, "total": 50.0}
 
@@ -155,10 +150,10 @@ def test_progress_is_a_line_each_tenth_without_a_terminal() -> None:
 
 def _train_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A floor of 200 windows: the plumbing is under test here, learning in test_baselines."""
-    from orinspect.evaluation import evaluate
+    from orinspect.evaluation.floors import floor_scores
     from orinspect.evaluation.floors.baseline_cnn import floor_from_examples
 
     def brief(*arguments: Any, **keywords: Any) -> Any:
         return floor_from_examples(*arguments, **keywords, windows_seen=200)
 
-    monkeypatch.setattr(evaluate, "floor_from_examples", brief)
+    monkeypatch.setattr(floor_scores, "floor_from_examples", brief)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orinspect.evaluation.evaluate import EvaluatedPart
 from orinspect.evaluation.gate.scores import f_change
+from orinspect.evaluation.inspected import EvaluatedPart
 from orinspect.evaluation.scores import NamedBox
 from orinspect.runtime.infer.fuse import CandidateDefect
 from orinspect.runtime.infer.inspector import Inspection, Passes
