@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as functional
@@ -19,29 +20,29 @@ from orinspect.examples.reference.network import (
 )
 from orinspect.examples.reference.stream import Batch
 from orinspect.examples.reference.targets import Answer, Cells
-from orinspect.runtime.capture.scenes import DEFECT_TYPES
-from orinspect.runtime.infer.pictures.tiles import compare_patches
+from orinspect.examples.reference.tasks import Prompt, Task
+from orinspect.runtime.infer.pictures.tiles import patches_from_pixels
 
 WORD_CHUNK = 8
 
 
 def patches_from_batch(batch: Batch) -> Tensor:
-    """[B, N, 1536] float32, with the difference as third channel."""
-    return torch.from_numpy(compare_patches(batch.template, batch.part, True))
+    """[B, N, 1536] float32."""
+    return torch.from_numpy(patches_from_pixels(batch.pixels))
 
 
 class Reference(nn.Module):
     """The Qwen3-VL and its dense head, with the losses of both."""
 
-    def __init__(self, tokenizer: Tokenizer, prefix: list[int], suffix: list[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompts: Mapping[Task, Prompt], types: int) -> None:
         super().__init__()
         ids = token_ids_from_tokenizer(tokenizer)
         self.model = Qwen3VLForConditionalGeneration(config_from_tokens(ids, tokenizer.get_vocab_size()))
         vision = self.model.config.vision_config
         self.dense = DenseHead(
-            vision.out_hidden_size * (1 + len(vision.deepstack_visual_indexes)), 256, len(DEFECT_TYPES)
+            vision.out_hidden_size * (1 + len(vision.deepstack_visual_indexes)), 256, types
         )
-        self.prefix, self.suffix, self.pad = prefix, suffix, ids.pad
+        self.prompts, self.pad = dict(prompts), ids.pad
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Mean losses of a batch, and shares of right choices, as 0-d tensors."""
@@ -49,9 +50,10 @@ class Reference(nn.Module):
         tokens, deepstack = fast.vision(patches_from_batch(batch))
         parts = dense_losses(self.dense(torch.cat([tokens, *deepstack], -1)).float(), batch.cells)
         totals: dict[str, Tensor] = {}
-        for start in range(0, len(batch.answers), WORD_CHUNK):
-            rows = slice(start, start + WORD_CHUNK)
-            chunk = self.word_sums(fast, tokens[rows], [d[rows] for d in deepstack], batch.answers[rows])
+        for rows in batch.chunks(WORD_CHUNK):
+            prompt = self.prompts[batch.tasks[rows.start]]
+            taps = [tap[rows] for tap in deepstack]
+            chunk = self.word_sums(fast, prompt, tokens[rows], taps, batch.answers[rows])
             for name, value in chunk.items():
                 totals[name] = totals.get(name, torch.zeros(())) + value
         parts["words"] = totals["loss"] / totals["weight"].clamp(min=1)
@@ -60,20 +62,25 @@ class Reference(nn.Module):
         return parts
 
     def word_sums(
-        self, fast: FastForward, tokens: Tensor, deepstack: list[Tensor], answers: list[Answer]
+        self,
+        fast: FastForward,
+        prompt: Prompt,
+        tokens: Tensor,
+        deepstack: list[Tensor],
+        answers: list[Answer],
     ) -> dict[str, Tensor]:
-        """Summed losses and counts over the choices of a few rows of similar length."""
+        """Summed losses and counts over the choices of a few rows of one task and of similar length."""
         longest = padded_length(max(len(answer.ids) for answer in answers))
-        head, images = len(self.prefix), tokens.shape[1]
+        head, images = len(prompt.prefix), tokens.shape[1]
         answer_ids = torch.tensor([a.ids + [self.pad] * (longest - len(a.ids)) for a in answers])
         weights = torch.tensor([a.weights + [0.0] * (longest - len(a.ids)) for a in answers])
         table = fast.text.embed_tokens.weight
         rows = len(answers)
         embeds = torch.cat(
             [
-                table[torch.tensor(self.prefix)].expand(rows, -1, -1),
+                table[torch.tensor(prompt.prefix)].expand(rows, -1, -1),
                 tokens.to(table.dtype),
-                table[torch.tensor(self.suffix)].expand(rows, -1, -1),
+                table[torch.tensor(prompt.suffix)].expand(rows, -1, -1),
                 table[answer_ids[:, :-1]],
             ],
             1,

@@ -17,7 +17,14 @@ import numpy.typing as npt
 from orinspect.evaluation.warp import warp_template
 from orinspect.runtime.capture.scenes import DEFECT_TYPES, pcb_scene
 from orinspect.runtime.infer.pictures.register import clusters_of_differences, shift_between
-from orinspect.runtime.infer.pictures.tiles import Tile, gate_threshold, shifted, tile_pair, tiles_on_boxes
+from orinspect.runtime.infer.pictures.tiles import (
+    Tile,
+    gate_threshold,
+    pair_pixels,
+    shifted,
+    tile_pair,
+    tiles_on_boxes,
+)
 
 ByteArray = npt.NDArray[np.uint8]
 TILE_PX = 128
@@ -106,6 +113,11 @@ class Sample:
     template: ByteArray
     part: ByteArray
     boxes: npt.NDArray[np.float32]
+
+    @property
+    def pixels(self) -> ByteArray:
+        """[3, 2, 128, 128] uint8: template and part as two frames, their difference as third channel."""
+        return pair_pixels(self.template[None], self.part[None], True)[0]
 
 
 def crops_from_board(board: Board, rng: np.random.Generator | None) -> list[Crop]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,70 +20,154 @@ from orinspect.examples.reference.samples import (
     sample_from_crop,
     scene_board,
 )
+from orinspect.examples.reference.surfaces import (
+    Surface,
+    SurfaceTile,
+    real_surfaces,
+    scene_surface,
+    tile_from_surface,
+)
 from orinspect.examples.reference.targets import Answer, AnswerWriter, Cells, cells_from_boxes
+from orinspect.examples.reference.tasks import Task
 
 BATCH = 32
 POOL, FIRST_CROPS, REUSE = 8000, 500, 6  # a crop is shown about six times, moved and turned anew
+SURFACES, FIRST_SURFACES, SURFACE_REUSE = 400, 24, 60  # pictures kept, drawn at first, tiles of each
+FIRST_SEED = 10_000_000  # from here on, far from the seeds of validation and of the demo
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows sorted by the number of boxes, so that chunks of answers are of similar length.
+    """Rows sorted by task and number of boxes, so that chunks of answers are of similar length.
 
-    `template`, `part` [B, 128, 128] uint8; `boxes` one [n, 5] a row; `answers` one a row, not yet padded;
+    `pixels` [B, 3, 2, 128, 128] uint8; `tasks`, `boxes` [n, 5] and `answers`, not yet padded, one a row;
     `cells` with a first axis of B.
     """
 
-    template: npt.NDArray[np.uint8]
-    part: npt.NDArray[np.uint8]
+    pixels: npt.NDArray[np.uint8]
+    tasks: list[Task]
     boxes: list[npt.NDArray[np.float32]]
     answers: list[Answer]
     cells: Cells
 
+    def chunks(self, rows: int) -> Iterator[slice]:
+        """Slices of at most `rows` rows of one task."""
+        start = 0
+        while start < len(self.tasks):
+            stop = start + 1
+            while stop < min(start + rows, len(self.tasks)) and self.tasks[stop] == self.tasks[start]:
+                stop += 1
+            yield slice(start, stop)
+            start = stop
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a run learns from.
+
+    `surface_rows` of the rows of a batch show a surface without template. `deeppcb`, `surfaces`: folders of
+    real pictures (research use only), None for scenes alone; `real_boards`, `real_surfaces`: their shares of
+    the boards and of the surface tiles.
+    """
+
+    surface_rows: int
+    deeppcb: Path | None = None
+    surfaces: Path | None = None
+    real_boards: float = 0.65
+    real_surfaces: float = 0.7
+
+
+class BoardTiles:
+    """Tiles of pairs, from a pool of crops that is slowly renewed."""
+
+    def __init__(self, mixture: Mixture, first_seed: int, rng: np.random.Generator) -> None:
+        self.rng, self.next_seed, self.share = rng, first_seed, mixture.real_boards
+        self.real = deeppcb_boards(mixture.deeppcb, "training") if mixture.deeppcb else []
+        self.pool: list[Crop] = []
+        self.due = 0.0
+
+    def draw(self, count: int) -> list[Sample]:
+        """`count` tiles; new boards join the pool as often as they must."""
+        self.due += FIRST_CROPS if not self.pool else count / REUSE
+        while self.due > 0:
+            if self.real and self.rng.random() < self.share:
+                board = self.real[int(self.rng.integers(len(self.real)))]
+            else:
+                board = scene_board(self.next_seed)
+                self.next_seed += 1
+            crops = crops_from_board(board, self.rng)
+            self.due -= len(crops)
+            for crop in crops:
+                if len(self.pool) < POOL:
+                    self.pool.append(crop)
+                else:
+                    self.pool[int(self.rng.integers(POOL))] = crop
+        chosen = self.rng.integers(len(self.pool), size=count)
+        return [sample_from_crop(self.pool[int(index)], self.rng) for index in chosen]
+
+
+class SurfaceTiles:
+    """Tiles without a template, from a pool of scenes that is slowly renewed, and from real surfaces."""
+
+    def __init__(
+        self, mixture: Mixture, types: Sequence[str], first_seed: int, rng: np.random.Generator
+    ) -> None:
+        self.rng, self.types, self.next_seed, self.share = rng, types, first_seed, mixture.real_surfaces
+        found = real_surfaces(mixture.surfaces, types, "train") if mixture.surfaces else {}
+        self.real = list(found.values())  # each set as often as any other, whatever its size
+        self.pool: list[Surface] = []
+        self.due = 0.0
+
+    def draw(self, count: int) -> list[SurfaceTile]:
+        """`count` tiles; new scenes join the pool as often as they must."""
+        return [self._tile() for _ in range(count)]
+
+    def _tile(self) -> SurfaceTile:
+        if self.real and self.rng.random() < self.share:
+            pictures = self.real[int(self.rng.integers(len(self.real)))]
+            return tile_from_surface(pictures[int(self.rng.integers(len(pictures)))], self.rng)
+        self.due += FIRST_SURFACES if not self.pool else 1 / SURFACE_REUSE
+        while self.due >= 1:
+            scene = scene_surface(self.next_seed, self.types)
+            self.next_seed, self.due = self.next_seed + 1, self.due - 1
+            if len(self.pool) < SURFACES:
+                self.pool.append(scene)
+            else:
+                self.pool[int(self.rng.integers(SURFACES))] = scene
+        return tile_from_surface(self.pool[int(self.rng.integers(len(self.pool)))], self.rng)
+
 
 class TileStream(IterableDataset):
-    """Endless batches from a pool of crops that is slowly renewed, by real pairs at `real_share`."""
+    """Endless batches of a mixture."""
 
-    def __init__(self, seed: int, real_share: float, deeppcb: Path | None, tokenizer_file: Path) -> None:
-        self.seed, self.real_share = seed, real_share
-        self.deeppcb, self.tokenizer_file = deeppcb, tokenizer_file
+    def __init__(self, seed: int, mixture: Mixture, types: Sequence[str], tokenizer_file: Path) -> None:
+        self.seed, self.mixture, self.types = seed, mixture, tuple(types)
+        self.tokenizer_file = tokenizer_file
 
     def __iter__(self) -> Iterator[Batch]:
         torch.set_num_threads(1)
         rng = np.random.default_rng(self.seed)
-        writer = AnswerWriter(Tokenizer.from_file(str(self.tokenizer_file)))
-        real = deeppcb_boards(self.deeppcb, "training") if self.deeppcb else []
-        next_seed = 10_000_000 + self.seed * 1_000_000  # far from the seeds of validation and of the demo
-        pool: list[Crop] = []
-        due = 0.0
+        writer = AnswerWriter(Tokenizer.from_file(str(self.tokenizer_file)), self.types)
+        first_seed = FIRST_SEED + self.seed * 1_000_000
+        boards = BoardTiles(self.mixture, first_seed, rng)
+        surfaces = SurfaceTiles(self.mixture, self.types, first_seed, rng)
+        rows = self.mixture.surface_rows
         while True:
-            due += FIRST_CROPS if not pool else BATCH / REUSE
-            while due > 0:
-                if real and rng.random() < self.real_share:
-                    board = real[int(rng.integers(len(real)))]
-                else:
-                    board = scene_board(next_seed)
-                    next_seed += 1
-                crops = crops_from_board(board, rng)
-                due -= len(crops)
-                for crop in crops:
-                    if len(pool) < POOL:
-                        pool.append(crop)
-                    else:
-                        pool[int(rng.integers(POOL))] = crop
-            samples = [sample_from_crop(pool[int(rng.integers(len(pool)))], rng) for _ in range(BATCH)]
-            yield batch_from_samples(samples, writer)
+            yield batch_from_tiles(boards.draw(BATCH - rows), surfaces.draw(rows), writer)
 
 
-def batch_from_samples(samples: list[Sample], writer: AnswerWriter) -> Batch:
+def batch_from_tiles(pairs: Sequence[Sample], surfaces: Sequence[SurfaceTile], writer: AnswerWriter) -> Batch:
     """Arrays of a batch: answers are padded later, chunk by chunk."""
-    samples = sorted(samples, key=lambda sample: len(sample.boxes))
-    cells = [cells_from_boxes(sample.boxes) for sample in samples]
+    rows: list[tuple[Task, Sample | SurfaceTile]] = [("compare", each) for each in pairs]
+    rows += [("surface", each) for each in surfaces]
+    rows.sort(key=lambda row: (row[0], len(row[1].boxes)))
+    tiles = [tile for _, tile in rows]
+    cells = [cells_from_boxes(tile.boxes) for tile in tiles]
     return Batch(
-        template=np.stack([sample.template for sample in samples]),
-        part=np.stack([sample.part for sample in samples]),
-        boxes=[sample.boxes for sample in samples],
-        answers=[writer.answer(sample.boxes) for sample in samples],
+        pixels=np.stack([tile.pixels for tile in tiles]),
+        tasks=[task for task, _ in rows],
+        boxes=[tile.boxes for tile in tiles],
+        answers=[writer.answer(tile.boxes) for tile in tiles],
         cells=Cells(
             presence=np.stack([c.presence for c in cells]),
             known=np.stack([c.known for c in cells]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from orinspect.export.prompt import answer_ids, answer_text, encode
-from orinspect.runtime.capture.scenes import DEFECT_TYPES
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -30,21 +30,24 @@ class Answer:
 class AnswerWriter:
     """Canonical answers of one tokenizer, with a loss weight only where the guide leaves a choice."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, types: Sequence[str]) -> None:
+        """`types`: the labels by type index; a token of a label weighs where labels part from each other."""
+        self.tokenizer, self.types = tokenizer, tuple(types)
         self.digits = {encode(tokenizer, str(digit))[0] for digit in range(10)}
         self.zero = encode(tokenizer, "0")[0]
-        self.labels = {encode(tokenizer, label)[0] for label in DEFECT_TYPES}
+        self.labels = [encode(tokenizer, label) for label in self.types]
         probe = [("open", (1.0, 1.0, 40.0, 40.0))] * 2
         one, two = (encode(tokenizer, answer_text(probe[:n])) for n in (1, 2))
-        label = encode(tokenizer, "open")
-        self.list_tokens = {one[0], encode(tokenizer, "[]")[0], one[-1], two[two.index(label[0]) + 1]}
+        label = one.index(encode(tokenizer, "open")[0])
+        self.list_tokens = {one[0], encode(tokenizer, "[]")[0], one[-1], two[label + 1]}
+        self.label_opener = one[label - 1]
 
     def answer(self, boxes: FloatArray) -> Answer:
         """`boxes` [n, 5] in tile pixels with the type index last."""
         largest = sorted(boxes.tolist(), key=lambda row: (row[0] - row[2]) * (row[3] - row[1]))[:MAX_DEFECTS]
-        defects = [(DEFECT_TYPES[int(row[4])], (row[0], row[1], row[2], row[3])) for row in largest]
+        defects = [(self.types[int(row[4])], (row[0], row[1], row[2], row[3])) for row in largest]
         ids = answer_ids(self.tokenizer, answer_text(defects))[:-1]  # <|im_end|> is forced, never run
+        named = self._choices_of_labels(ids)
         weights, run = [], 0
         for index, token in enumerate(ids):
             if token in self.digits and self._in_number(ids, index):
@@ -53,13 +56,24 @@ class AnswerWriter:
                 continue
             after_one_digit = run == 1 and ids[index - 1] != self.zero
             run = 0
-            if token in self.labels:
+            if index in named:
                 weights.append(TYPE_WEIGHT)
             elif token in self.list_tokens:
                 weights.append(LIST_WEIGHT)
             else:
                 weights.append(ONES_WEIGHT if after_one_digit else 0.0)
         return Answer(ids, weights)
+
+    def _choices_of_labels(self, ids: list[int]) -> set[int]:
+        """Where in an answer a label's token is a choice between labels."""
+        places: set[int] = set()
+        for start in (index + 1 for index, token in enumerate(ids) if token == self.label_opener):
+            label = max((each for each in self.labels if ids[start : start + len(each)] == each), key=len)
+            for length in range(len(label)):
+                rivals = [each for each in self.labels if each[:length] == label[:length]]
+                if len({tuple(each[length : length + 1]) for each in rivals}) > 1:
+                    places.add(start + length)
+        return places
 
     def _in_number(self, ids: list[int], index: int) -> bool:
         """A digit of a coordinate, not the 2 of bbox_2d, which follows an underscore."""

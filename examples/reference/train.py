@@ -1,8 +1,8 @@
 """Trains the reference checkpoints: words and dense head together, on a CPU, resumable.
 
     python examples/reference/train.py --out runs/reference --minutes 60
-    python examples/reference/train.py --out runs/deeppcb --minutes 60 --start examples/reference/reference \\
-        --deeppcb DIR
+    python examples/reference/train.py --out runs/research --minutes 60 --start runs/reference/last.pt \\
+        --deeppcb DIR --surfaces DIR
 
 The learning rate follows the share of `--minutes` that has passed, so a slower machine sees fewer tiles, not
 another schedule. `last.pt` is written every eight minutes and resumed when it exists. A small network trains
@@ -13,15 +13,18 @@ the same `--out`. Needs the environment of `make oracle`.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -30,11 +33,10 @@ from torch.utils.data import DataLoader
 from orinspect.examples.reference.losses import Reference, total
 from orinspect.examples.reference.network import assert_same_as_transformers
 from orinspect.examples.reference.ranks import joined_ranks, mean_over_ranks
-from orinspect.examples.reference.stream import BATCH, TileStream, unchanged
+from orinspect.examples.reference.stream import BATCH, Mixture, TileStream, unchanged
 from orinspect.examples.reference.targets import AnswerWriter
+from orinspect.examples.reference.tasks import RESEARCH_TYPES, SCENE_TYPES, prompts_from_recipes
 from orinspect.examples.reference.validation import table, validation_sets
-from orinspect.export.prompt import prompt_ids
-from orinspect.runtime.recipe import load_recipe
 
 HERE = Path(__file__).parent
 TOKENIZER_FILE = HERE / "tokenizer" / "tokenizer.json"
@@ -53,12 +55,13 @@ class Passed:
 
 @dataclass
 class Training:
-    """What `last.pt` holds: the weights, their moving average by name, the optimiser, how far it has come."""
+    """What `last.pt` holds: weights, their moving average by name, optimiser, how far it has come, types."""
 
     reference: Reference
     average: dict[str, Tensor]
     optimiser: Any
     passed: Passed
+    types: tuple[str, ...]
 
     def save(self, path: Path) -> None:
         """Writes everything that a resumed run needs, whole or not at all."""
@@ -69,36 +72,54 @@ class Training:
                 "optimiser": self.optimiser.state_dict(),
                 "average": self.average,
                 "state": asdict(self.passed),
+                "types": list(self.types),
             },
             partial,
         )
         partial.replace(path)
 
 
-def load_checkpoint(reference: Reference, folder: Path) -> None:
-    """The weights of a checkpoint folder that `write_checkpoint.py` wrote, into the network in float32."""
-    weights = {f"model.{name}": value for name, value in load_file(folder / "model.safetensors").items()}
-    dense = load_file(folder / "dense_head.safetensors")
-    weights |= {f"dense.{name}": value for name, value in dense.items()}
-    tied = weights["model.model.language_model.embed_tokens.weight"]
-    weights.setdefault("model.lm_head.weight", tied)
+def load_checkpoint(reference: Reference, start: Path, types: Sequence[str]) -> None:
+    """The weights of a `last.pt` or of a checkpoint folder that `write_checkpoint.py` wrote, in float32.
+
+    Types that the start does not know are learnt from nothing; SystemExit names one that is not asked for.
+    """
+    if start.is_dir():
+        weights = {f"model.{name}": value for name, value in load_file(start / "model.safetensors").items()}
+        head = start / "dense_head.safetensors"
+        weights |= {f"dense.{name}": value for name, value in load_file(head).items()}
+        with safe_open(head, "pt") as opened:
+            known = json.loads(opened.metadata()["types"])
+        tied = weights["model.model.language_model.embed_tokens.weight"]
+        weights.setdefault("model.lm_head.weight", tied)
+    else:
+        saved = torch.load(start)
+        weights, known = saved["average"], saved["types"]
+    if unknown := sorted(set(known) - set(types)):
+        raise SystemExit(f"{start} knows the types {', '.join(unknown)}, which this run does not ask for")
+    rows = [0, *(1 + types.index(name) for name in known), *range(-4, 0)]  # presence, types, box
+    own = reference.state_dict()
+    for name in ("dense.fc2.weight", "dense.fc2.bias"):
+        grown = own[name].clone()
+        grown[rows] = weights[name].float()
+        weights[name] = grown
     reference.load_state_dict({name: value.float() for name, value in weights.items()})
 
 
-def training_from_files(reference: Reference, last: Path, start: Path | None) -> Training:
+def training_from_files(
+    reference: Reference, last: Path, start: Path | None, types: Sequence[str]
+) -> Training:
     """A run resumed from `last` where that exists, else begun, from the weights of `start` if given."""
     optimiser = optimiser_from_weights(reference)
     if last.exists():
         saved = torch.load(last)
         reference.load_state_dict(saved["weights"])
         optimiser.load_state_dict(saved["optimiser"])
-        return Training(reference, saved["average"], optimiser, Passed(**saved["state"]))
-    if start and start.is_dir():
-        load_checkpoint(reference, start)
-    elif start:
-        reference.load_state_dict(torch.load(start)["average"])
+        return Training(reference, saved["average"], optimiser, Passed(**saved["state"]), tuple(types))
+    if start:
+        load_checkpoint(reference, start, types)
     average = {name: value.detach().clone() for name, value in reference.state_dict().items()}
-    return Training(reference, average, optimiser, Passed())
+    return Training(reference, average, optimiser, Passed(), tuple(types))
 
 
 def optimiser_from_weights(reference: Reference) -> Any:
@@ -122,10 +143,11 @@ def rate(progress: float, step: int) -> float:
 def train(training: Training, args: argparse.Namespace) -> None:
     """The loop: one batch, one step, an average of the weights beside it, a table row every eight minutes."""
     passed = training.passed
-    writer = AnswerWriter(Tokenizer.from_file(str(TOKENIZER_FILE)))
-    held_out = validation_sets(writer, args.deeppcb) if args.rank == 0 else {}
+    mixture = Mixture(args.surface_rows, args.deeppcb, args.surfaces, args.real_boards, args.real_surfaces)
+    writer = AnswerWriter(Tokenizer.from_file(str(TOKENIZER_FILE)), training.types)
+    held_out = validation_sets(writer, mixture) if args.rank == 0 else {}
     stream_seed = args.seed * 100 + passed.step % 47 + 50 * args.rank
-    stream = TileStream(stream_seed, args.real_share, args.deeppcb, TOKENIZER_FILE)
+    stream = TileStream(stream_seed, mixture, training.types, TOKENIZER_FILE)
     loader = iter(DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=4, collate_fn=unchanged))
     began, next_table, before = time.monotonic(), 0.0, passed.seconds
     whole = args.minutes * 60
@@ -182,7 +204,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--start", type=Path, help="weights to begin from: a last.pt or a checkpoint folder")
     parser.add_argument("--deeppcb", type=Path, help="DeepPCB folder: real pairs are mixed in")
-    parser.add_argument("--real-share", type=float, default=0.65)
+    parser.add_argument("--surfaces", type=Path, help="folder of neu-det and magnetic-tile, mixed in")
+    parser.add_argument("--surface-rows", type=int, default=16, help=f"of {BATCH} rows (%(default)s)")
+    parser.add_argument("--real-boards", type=float, default=0.65, help="share of the boards (%(default)s)")
+    parser.add_argument("--real-surfaces", type=float, default=0.7, help="share of them (%(default)s)")
     parser.add_argument("--peak", type=float, default=1.0, help="factor on the learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rank", type=int, default=0)
@@ -200,14 +225,16 @@ def main() -> None:
         torch.manual_seed(args.seed)
         random.seed(args.seed)
         tokenizer = Tokenizer.from_file(str(TOKENIZER_FILE))
-        prefix, suffix = prompt_ids(tokenizer, load_recipe(HERE / "pcb-compare.toml"))
-        reference = Reference(tokenizer, prefix, suffix)
+        prompts = prompts_from_recipes(tokenizer)
+        types = RESEARCH_TYPES if args.surfaces or args.deeppcb else SCENE_TYPES
+        reference = Reference(tokenizer, prompts, len(types))
+        worst = max(assert_same_as_transformers(reference.model, *ids) for ids in prompts.values())
         print(
             f"{sum(p.numel() for p in reference.parameters()) / 1e6:.2f} M parameters; fast pass within "
-            f"{assert_same_as_transformers(reference.model, prefix, suffix):.1e} of transformers",
+            f"{worst:.1e} of transformers",
             flush=True,
         )
-        training = training_from_files(reference, args.out / "last.pt", args.start)
+        training = training_from_files(reference, args.out / "last.pt", args.start, types)
         train(training, args)
         passed = training.passed
         print(f"{passed.seconds / 60:.1f} min, {passed.step} steps, {passed.tiles} tiles", flush=True)

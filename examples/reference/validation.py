@@ -22,12 +22,15 @@ from orinspect.examples.reference.samples import (
     sample_from_crop,
     scene_board,
 )
-from orinspect.examples.reference.stream import Batch, batch_from_samples
+from orinspect.examples.reference.stream import Batch, Mixture, batch_from_tiles
+from orinspect.examples.reference.surfaces import grid_tiles, real_surfaces, scene_surface
 from orinspect.examples.reference.targets import AnswerWriter
+from orinspect.examples.reference.tasks import Task
 
 Numbers = npt.NDArray[Any]
 
 VALIDATION_BATCH = 64
+OWNED_FROM_PX: dict[Task, int] = {"compare": 32, "surface": 16}
 
 
 @torch.no_grad()
@@ -37,7 +40,8 @@ def dense_counts(reference: Reference, batch: Batch) -> Numbers:
     tokens, deepstack = fast.vision(patches_from_batch(batch))
     out = reference.dense(torch.cat([tokens, *deepstack], -1)).float().numpy()
     counts = np.zeros(3)
-    for row, boxes in zip(out, batch.boxes, strict=True):
+    for row, boxes, task in zip(out, batch.boxes, batch.tasks, strict=True):
+        edge = OWNED_FROM_PX[task]
         found: list[tuple[Numbers, int]] = []
         for index in np.argsort(-row[:, 0]):
             if row[index, 0] < math.log(0.4 / 0.6):
@@ -56,17 +60,17 @@ def dense_counts(reference: Reference, batch: Batch) -> Numbers:
             ]
             if fits:
                 taken.add(fits[0])
-                counts += (1, 1, 0) if central(boxes[fits[0]]) else (0, 0, 0)
+                counts += (1, 1, 0) if central(boxes[fits[0]], edge) else (0, 0, 0)
             else:
-                counts += (0, 1, 0) if central(box) else (0, 0, 0)
-        counts[2] += sum(central(b) for b in boxes)
+                counts += (0, 1, 0) if central(box, edge) else (0, 0, 0)
+        counts[2] += sum(central(b, edge) for b in boxes)
     return counts
 
 
-def central(box: Numbers) -> bool:
-    """Whether a box [x1, y1, x2, y2, ..] in tile pixels is centred in the 64 px that the tile owns."""
+def central(box: Numbers, edge_px: int) -> bool:
+    """Whether a box [x1, y1, x2, y2, ..] in tile pixels is centred in what the tile owns."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return bool(32 <= x < 96 and 32 <= y < 96)
+    return bool(edge_px <= x < 128 - edge_px and edge_px <= y < 128 - edge_px)
 
 
 def overlap(a: Numbers, b: Numbers) -> float:
@@ -76,19 +80,31 @@ def overlap(a: Numbers, b: Numbers) -> float:
     return float(inner / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inner + 1e-6))
 
 
-def validation_sets(writer: AnswerWriter, deeppcb: Path | None) -> dict[str, list[Batch]]:
-    """Every tile of unseen scenes; with the real pairs also of the two held-out boards, plain and warped."""
-    sources = {"scenes": [scene_board(seed) for seed in range(900_000, 900_040)]}
-    if deeppcb:
-        sources["boards"] = deeppcb_boards(deeppcb, "validation")[::5]
+def validation_sets(writer: AnswerWriter, mixture: Mixture) -> dict[str, list[Batch]]:
+    """Every tile of unseen scenes of both kinds; with real pictures also tiles of those held out.
+
+    Only figures come from them: no threshold and no choice of weights.
+    """
+    boards = {"scenes": [scene_board(seed) for seed in range(900_000, 900_040)]}
+    if mixture.deeppcb:
+        boards["boards"] = deeppcb_boards(mixture.deeppcb, "validation")[::5]
         rng = np.random.default_rng(5)
-        sources["warped"] = [replace(b, template=warp_template(b.template, rng)) for b in sources["boards"]]
-    sets = {}
-    for name, boards in sources.items():
-        samples = [sample_from_crop(crop, None) for board in boards for crop in crops_from_board(board, None)]
-        print(f"  {name}: {len(boards)} boards, {len(samples)} tiles", flush=True)
-        batches = range(0, len(samples), VALIDATION_BATCH)
-        sets[name] = [batch_from_samples(samples[i : i + VALIDATION_BATCH], writer) for i in batches]
+        boards["warped"] = [replace(b, template=warp_template(b.template, rng)) for b in boards["boards"]]
+    surfaces = {"metal": [scene_surface(seed, writer.types) for seed in range(900_000, 900_030)]}
+    if mixture.surfaces:
+        found = real_surfaces(mixture.surfaces, writer.types, "validation")
+        surfaces |= {name: pictures[::3] for name, pictures in found.items()}
+    sets: dict[str, list[Batch]] = {}
+    for name, pairs in boards.items():
+        samples = [sample_from_crop(crop, None) for board in pairs for crop in crops_from_board(board, None)]
+        starts = range(0, len(samples), VALIDATION_BATCH)
+        sets[name] = [batch_from_tiles(samples[i : i + VALIDATION_BATCH], (), writer) for i in starts]
+        print(f"  {name}: {len(pairs)} boards, {len(samples)} tiles", flush=True)
+    for name, pictures in surfaces.items():
+        tiles = [tile for picture in pictures for tile in grid_tiles(picture)]
+        starts = range(0, len(tiles), VALIDATION_BATCH)
+        sets[name] = [batch_from_tiles((), tiles[i : i + VALIDATION_BATCH], writer) for i in starts]
+        print(f"  {name}: {len(pictures)} pictures, {len(tiles)} tiles", flush=True)
     return sets
 
 

@@ -15,9 +15,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from orinspect.examples.reference.losses import Reference
-from orinspect.export.prompt import prompt_ids
-from orinspect.runtime.capture.scenes import DEFECT_TYPES
-from orinspect.runtime.recipe import load_recipe
+from orinspect.examples.reference.tasks import prompts_from_recipes
 
 HERE = Path(__file__).parent
 PREPROCESSOR = {
@@ -38,16 +36,15 @@ PREPROCESSOR = {
 def write_checkpoint(state_file: Path, out: Path) -> None:
     """Writes configuration, weights, dense head, preprocessor, tokenizer and validation table into `out`."""
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer" / "tokenizer.json"))
-    recipe = load_recipe(HERE / "pcb-compare.toml")
-    reference = Reference(tokenizer, *prompt_ids(tokenizer, recipe))
     saved = torch.load(state_file)
+    reference = Reference(tokenizer, prompts_from_recipes(tokenizer), len(saved["types"]))
     reference.load_state_dict(saved["average"])
     out.mkdir(parents=True, exist_ok=True)
     reference.model.to(torch.bfloat16).save_pretrained(out)
     head = {
         name: value.to(torch.bfloat16).contiguous() for name, value in reference.dense.state_dict().items()
     }
-    save_file(head, str(out / "dense_head.safetensors"), metadata={"types": json.dumps(list(DEFECT_TYPES))})
+    save_file(head, str(out / "dense_head.safetensors"), metadata={"types": json.dumps(saved["types"])})
     (out / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(HERE / "tokenizer" / name, out / name)

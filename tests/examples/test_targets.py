@@ -38,7 +38,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="module")
 def writer(tokenizer: Any) -> AnswerWriter:
-    return AnswerWriter(tokenizer)
+    return AnswerWriter(tokenizer, DEFECT_TYPES)
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +168,12 @@ def test_no_defects_are_sixteen_known_empty_cells() -> None:
     cells = cells_from_boxes(np.zeros((0, 5), np.float32))
     assert cells.presence.sum() == 0 and cells.known.sum() == 16
     assert cells.type.dtype == np.int64 and cells.box.shape == (16, 4)
+
+
+def test_the_tokens_of_a_long_label_weigh_where_labels_part(tokenizer: Any) -> None:
+    types = ("pit", "pitted", "rust")
+    writer = AnswerWriter(tokenizer, types)
+    pitted, rust = (writer.answer(boxes_of((10, 10, 30, 30, index))) for index in (1, 2))
+    named = [pitted.ids[index] for index, weight in enumerate(pitted.weights) if weight == TYPE_WEIGHT]
+    assert named == encode(tokenizer, "pitted")  # "pit" may end, or go on to "pitted": both are choices
+    assert rust.weights.count(TYPE_WEIGHT) == 1
