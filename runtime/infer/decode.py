@@ -118,20 +118,22 @@ class Decoder:
         self._embeddings, self._decoder, self._head = embeddings, decoder, head
         self._clock, self._select = clock, select
         most = rows_a_call(recipe, shape) if max_rows is None else max_rows
-        self._max_rows = min(most, most_rows_of(decoder))
+        self.max_rows = min(most, most_rows_of(decoder))
         self._suffix = self._embedded(recipe.suffix_ids)
         self._between = [self._embedded(ids) for ids in recipe.between_ids]
 
-    def answers(self, image_tokens: FloatArray, deepstack: FloatArray) -> Decoded:
+    def answers(self, image_tokens: FloatArray, deepstack: FloatArray, first_tile: int = 0) -> Decoded:
         """Answer every tile: image_tokens [tiles, pictures * T, H], deepstack [tiles, D, pictures * T, H].
+
+        `first_tile`: where `select` begins to count, for a part that is answered in several calls.
 
         EngineError when an engine fails or a logit is not a number.
         """
         answers: list[Answer] = []
         calls, prefill_ms, decode_ms = 0, 0.0, 0.0
-        for first in range(0, len(image_tokens), self._max_rows):
-            batch = slice(first, first + self._max_rows)
-            decoded = self._batch(image_tokens[batch], deepstack[batch], first)
+        for first in range(0, len(image_tokens), self.max_rows):
+            batch = slice(first, first + self.max_rows)
+            decoded = self._batch(image_tokens[batch], deepstack[batch], first_tile + first)
             answers += decoded.answers
             calls += decoded.engine_calls
             prefill_ms += decoded.prefill_ms

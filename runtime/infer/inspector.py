@@ -19,9 +19,10 @@ import numpy.typing as npt
 from ..errors import BundleError, RecipeError, UsageError
 from ..recipe import Recipe
 from .bundle import Bundle, CompiledRecipe
-from .candidates import Candidate, Words, dense_candidates, words_from_answers
+from .candidates import Candidate, Words, words_from_answers
 from .decode import Decoded, Decoder, Select, likeliest
-from .engines.engine import Engine, FloatArray, check_finite, engine_from_bundle, engines_from_bundle
+from .engines.engine import Engine, FloatArray, engine_from_bundle, engines_from_bundle
+from .first_look import FirstLook, HeldFeatures
 from .fuse import (
     DENSE_SLACK_PX,
     WORDS_SLACK_PX,
@@ -31,14 +32,7 @@ from .fuse import (
     owned,
     tiles_to_decode,
 )
-from .pictures.views import (
-    View,
-    features_from_patches,
-    last_picture,
-    patches_from_view,
-    pictures_a_call,
-    view_from_frame,
-)
+from .pictures.views import View, view_from_frame
 
 if TYPE_CHECKING:
     from ..capture.frame import Frame
@@ -121,20 +115,24 @@ class Inspector:
             detectors = DETECTORS if bundle.dense_types else ("words",)
         self._detectors, self._clock = tuple(detectors), clock
         _check_fit(bundle, self._compiled, self._detectors)
-        self._columns = (
-            [bundle.dense_types.index(t) for t in self.recipe.types] if "dense" in detectors else []
-        )
-        self._attributes: Engine | None = None
         self._decoder: Decoder | None = None
+        self._rows = 1  # of one decoder call
         with ExitStack() as opened:
             engine = opened.enter_context(
                 engines_from_bundle(
                     bundle, backend=backend, threads=threads, plans=plans, open_engine=open_engine
                 )
             )
-            self._vision = engine("vision")
-            if "dense" in self._detectors:
-                self._attributes = engine("attributes")
+            vision = engine("vision")
+            has_dense = "dense" in self._detectors
+            self._look = FirstLook(
+                vision,
+                engine("attributes") if has_dense else None,
+                self.recipe,
+                bundle.shape,
+                [bundle.dense_types.index(name) for name in self.recipe.types] if has_dense else [],
+                clock,
+            )
             if "words" in self._detectors:
                 self._decoder = Decoder(
                     bundle.shape,
@@ -145,6 +143,7 @@ class Inspector:
                     clock=clock,
                     select=select,
                 )
+                self._rows = self._decoder.max_rows
             self._engines = opened.pop_all()
 
     @property
@@ -171,76 +170,65 @@ class Inspector:
             return Inspection(
                 (), (), (), (), timings, Passes(tiles=view.total, tiles_gated=view.total), None
             )
-        shape = self._bundle.shape
-        patches = patches_from_view(view.pixels, shape.patch_px, shape.merge)
         timings["preprocess"] = (self._clock() - started) * 1e3
-        features, vision_calls = self._features(patches, timings)
-        dense, dense_calls = self._dense(view, features, timings)
-        chosen = tiles_to_decode(dense) if "dense" in self._detectors else list(range(len(view.tiles)))
-        decoded, words = self._words(view, features, chosen, timings)
+        dense, held, answered, calls = self._seen(view, timings)
+        chosen = tiles_to_decode(dense)
+        for first in range(0, len(chosen) if self._decoder else 0, self._rows):
+            tiles = chosen[first : first + self._rows]
+            answered.append((tiles, self._answers(held.taken(tiles), timings, first)))
+        words = self._words(view, answered, timings)
         passes = Passes(
-            row_passes=decoded.row_passes,
-            engine_calls=vision_calls + dense_calls + decoded.engine_calls,
+            row_passes=sum(decoded.row_passes for _, decoded in answered),
+            engine_calls=calls + sum(decoded.engine_calls for _, decoded in answered),
             tiles=view.total,
             tiles_gated=view.total - len(view.tiles),
-            tiles_decoded=len(decoded.answers),
-            canonical_tokens=sum(len(answer.ids) for answer in decoded.answers),
+            tiles_decoded=sum(len(tiles) for tiles, _ in answered),
+            canonical_tokens=sum(len(one.ids) for _, decoded in answered for one in decoded.answers),
         )
         return self._inspection(dense, words, timings, passes)
 
-    def _features(self, patches: FloatArray, timings: dict[str, float]) -> tuple[dict[str, FloatArray], int]:
-        """image_tokens and deepstack of all tiles, checked; and the calls."""
-        started = self._clock()
-        shape = self._bundle.shape
-        features, calls = features_from_patches(
-            self._vision, patches, shape, pictures_a_call(self.recipe, shape)
-        )
-        for name, array in features.items():
-            check_finite(array, f"the vision encoder's {name}")
-        timings["vision"] = (self._clock() - started) * 1e3
-        return features, calls
-
-    def _dense(
-        self,
-        view: View,
-        features: dict[str, FloatArray],
-        timings: dict[str, float],
-    ) -> tuple[list[Candidate], int]:
-        """The dense head's candidates that their tiles own, in the recipe's types. It votes on the last
-        picture of a tile: the part beside its template, the newest frames of a clip.
+    def _seen(
+        self, view: View, timings: dict[str, float]
+    ) -> tuple[list[Candidate], HeldFeatures, list[tuple[list[int], Decoded]], int]:
+        """Every tile looked at: the dense head's candidates that their tiles own, the features of the tiles
+        that may hold one, and the calls. Without a dense head every tile is answered as it comes.
         """
-        if self._attributes is None:
-            return [], 0
+        candidates: list[Candidate] = []
+        held, calls = HeldFeatures(), 0
+        answered: list[tuple[list[int], Decoded]] = []
+        for seen in self._look.chunks(view, timings):
+            calls += seen.engine_calls
+            if "dense" in self._detectors:
+                candidates += seen.candidates
+                if self._decoder is not None:
+                    held.hold(seen, (one.tile for one in seen.candidates))
+            elif self._decoder is not None:
+                tiles = list(range(seen.first, seen.first + len(seen.features["image_tokens"])))
+                answered.append((tiles, self._answers(seen.features, timings, seen.first)))
+        if "dense" in self._detectors:
+            started = self._clock()
+            candidates = self._owned(candidates, view, DENSE_SLACK_PX)
+            timings["dense"] += (self._clock() - started) * 1e3
+        return candidates, held, answered, calls
+
+    def _answers(
+        self, features: dict[str, FloatArray], timings: dict[str, float], first: int = 0
+    ) -> Decoded:
+        """The decoder's answers for the tiles of these features."""
+        assert self._decoder is not None
         started = self._clock()
-        outputs = self._attributes.run(last_picture(features, self._bundle.shape.tokens))
-        candidates = dense_candidates(
-            view.tiles,
-            outputs,
-            columns=self._columns,
-            tile_px=self.recipe.tiling.tile_px,
-            cell_px=self._bundle.shape.token_px,
-            limit=self.recipe.thresholds.candidate,
-            picture_wh=view.picture_wh,
-            nms_iou=self.recipe.thresholds.nms_iou,
-        )
-        candidates = self._owned(candidates, view, DENSE_SLACK_PX)
-        timings["dense"] = (self._clock() - started) * 1e3
-        return candidates, 1
+        decoded = self._decoder.answers(features["image_tokens"], features["deepstack"], first)
+        timings["prefill"] += decoded.prefill_ms
+        timings["decode"] += (self._clock() - started) * 1e3 - decoded.prefill_ms
+        return decoded
 
     def _words(
-        self,
-        view: View,
-        features: dict[str, FloatArray],
-        chosen: list[int],
-        timings: dict[str, float],
-    ) -> tuple[Decoded, Words]:
-        """The decoder's answers for the chosen tiles, read; with the candidates that their tiles own."""
-        if self._decoder is None or not chosen:
-            return Decoded(()), Words((), (), ())
+        self, view: View, answered: Sequence[tuple[list[int], Decoded]], timings: dict[str, float]
+    ) -> Words:
+        """The answers of some tiles, read, with the candidates that their tiles own."""
         started = self._clock()
-        decoded = self._decoder.answers(features["image_tokens"][chosen], features["deepstack"][chosen])
         words = words_from_answers(
-            list(zip(chosen, decoded.answers, strict=True)),
+            [pair for tiles, decoded in answered for pair in zip(tiles, decoded.answers, strict=True)],
             view.tiles,
             self._compiled.vocabulary,
             self.recipe.types,
@@ -250,9 +238,8 @@ class Inspector:
             token_budget=self.recipe.token_budget,
         )
         kept = self._owned(words.candidates, view, WORDS_SLACK_PX)
-        timings["prefill"] = decoded.prefill_ms
-        timings["decode"] = (self._clock() - started) * 1e3 - decoded.prefill_ms
-        return decoded, Words(tuple(kept), words.dropped, words.failures)
+        timings["decode"] += (self._clock() - started) * 1e3
+        return Words(tuple(kept), words.dropped, words.failures)
 
     def _owned(self, candidates: Sequence[Candidate], view: View, slack_px: float) -> list[Candidate]:
         tiling = self.recipe.tiling
