@@ -114,12 +114,13 @@ class CameraSettings:
 class Scale:
     """Millimetres per pixel of the part picture; None: the frame's own scale, or sizes stay unknown.
 
-    `standard_uncertainty_mm_per_px` (k = 1) goes into every size. A calibrated scale of the site, with
-    distortion and perspective, stands in service.toml and goes before this one.
+    `standard_uncertainty_mm_per_px` (k = 1) goes into every size; without it nothing is shown to meet a
+    standard. A calibrated scale of the site, with distortion and perspective, stands in service.toml and goes
+    before this one.
     """
 
     mm_per_px: float | None = None
-    standard_uncertainty_mm_per_px: float = 0.0
+    standard_uncertainty_mm_per_px: float | None = None
 
 
 @dataclass(frozen=True)
@@ -326,7 +327,7 @@ def _check_numbers(recipe: Recipe, where: str) -> None:
             if not 0 <= value <= 1:
                 raise RecipeError(f"{where}: {table}.{key} is {value}; it must lie between 0 and 1")
     spread = recipe.scale.standard_uncertainty_mm_per_px
-    if not (math.isfinite(spread) and spread >= 0):
+    if spread is not None and not (math.isfinite(spread) and spread >= 0):
         raise RecipeError(
             f"{where}: scale.standard_uncertainty_mm_per_px is {spread}; it must be at least 0"
         )

@@ -309,6 +309,7 @@ class Report:
     energy_j: float | None = None
     quality: dict[str, float | None] | None = None
     novelty: float | None = None
+    review_details: tuple[str, ...] = ()
     null_reasons: dict[str, str] = field(default_factory=dict)
 
     def to_table(self) -> dict[str, Any]:

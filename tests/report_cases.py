@@ -118,5 +118,13 @@ def report(kind: str) -> Report:
         "failed": inspection([candidate()], failed="the answer of tile 3 was cut at 256 tokens"),
     }[kind]
     return report_from_inspection(
-        trigger(), 7, frame(), found, setup(), created_at=1767225600.5, capture_ms=12.5, total_ms=66.0
+        trigger(),
+        7,
+        frame(),
+        found,
+        setup(),
+        created_at=1767225600.5,
+        capture_ms=12.5,
+        total_ms=66.0,
+        clock=lambda: 0.0,
     )

@@ -9,24 +9,34 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeliveryError
+from ..infer.judgement import UNJUDGED, Judgement
 from ..recipe import Recipe
 from ..report import (
     BundleIdentity,
     ClockReading,
+    Compliance,
     Identity,
     Image,
     Part,
     Report,
-    ReportScale,
     TimingsMs,
     View,
     timestamp,
 )
-from .disposition import verdict_from_candidates
+from .confidence import clean_confidence, review_reasons
+from .disposition import Circumstances, verdict_from_findings
+from .findings import Findings, findings_from_candidates, null_reasons_of
+from .grade.compliance import Sized, compliance_of
+from .quality import Quality, picture_quality, within
+from .sampling import is_sampled
+from .scale import PixelScale
+from .usable_scale import UsableScale, scale_in_report, scale_of
 
 if TYPE_CHECKING:
     from ..capture.frame import Frame
@@ -35,7 +45,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is the same for every part until the service is started again."""
+    """What is the same for every part until the service is started again.
+
+    scale: the site's calibrated pixel scale, which goes before the recipe's and the frame's own; judgement:
+    what the bundle knows of its confidences and of the pictures that it was certified on.
+    """
 
     device_id: str
     station_id: str
@@ -43,6 +57,8 @@ class Setup:
     recipe: Recipe
     configuration: Identity
     bundle: BundleIdentity
+    scale: PixelScale | None = None
+    judgement: Judgement = UNJUDGED
 
     @property
     def recipe_identity(self) -> Identity:
@@ -106,40 +122,54 @@ def report_from_inspection(
     created_at: float,
     capture_ms: float | None,
     total_ms: float,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Report:
     """The report of a part that was looked at: `failed`, for review, when its answer was cut or does not
-    parse."""
+    parse. `total_ms`: from the start of the inspection until here; `clock`: seconds, for what follows."""
+    started = clock()
     height, width = frame.image.shape[:2]
-    recipe = setup.recipe
-    verdict = verdict_from_candidates(
+    recipe, judgement = setup.recipe, setup.judgement
+    usable = scale_of(frame, setup.scale, recipe, trigger.view.camera_id)
+    findings = findings_from_candidates(
         inspection.defects,
         recipe,
-        width=width,
-        height=height,
-        failed=inspection.failed is not None,
-        dropped=len(inspection.dropped),
-        strongest_rejected=inspection.strongest_rejected,
+        image=frame.image,
+        template=frame.template,
+        scale=usable.scale,
+        judgement=judgement,
+        why_no_scale=usable.why_not,
+        clock=clock,
     )
-    nulls: dict[str, str] = {}
-    if inspection.failed is not None:
-        nulls = {"confidence": "answer_failed", "reasoning": inspection.failed}
-    elif verdict.confidence is None:
-        nulls = {"confidence": "no_defect_listed"}
+    quality, poor = _quality(frame, setup)
+    verdict = verdict_from_findings(
+        findings.listed,
+        recipe,
+        _circumstances(trigger, inspection, setup, findings, usable, poor),
+        _compliance(findings, recipe, usable),
+    )
+    decision = verdict.compliance.decision
+    stages = {**inspection.timings_ms, "measure": findings.measure_ms}
+    failed = inspection.failed is not None
     return Report(
         **_common(trigger, sequence, setup, created_at),
-        result_state="failed" if inspection.failed is not None else "completed",
-        reason_code="failed.answer" if inspection.failed is not None else None,
+        result_state="failed" if failed else "completed",
+        reason_code="failed.answer" if failed else None,
         result_evaluation=verdict.evaluation,
         disposition=verdict.disposition,
-        is_partial=inspection.failed is not None,
+        is_partial=failed,
         image=Image(width, height, hashlib.sha256(frame.image.tobytes()).hexdigest()),
-        scale=ReportScale(recipe.scale.mm_per_px or frame.mm_per_px),
+        scale=scale_in_report(usable),
         defects=verdict.defects,
+        compliance={"conforms": True, "does_not_conform": False}.get(decision or ""),
+        compliance_detail=verdict.compliance,
         confidence=verdict.confidence,
         review_reasons=verdict.review_reasons,
-        timings_ms=_timings(inspection.timings_ms, capture_ms, total_ms),
+        review_details=(*poor, *((usable.why_not,) if usable.is_refused else ())),
+        timings_ms=_timings(stages, capture_ms, total_ms + (clock() - started) * 1e3),
         passes=dataclasses.asdict(inspection.passes),
-        null_reasons=nulls,
+        quality=None if quality is None else dataclasses.asdict(quality),
+        novelty=_novelty(inspection),
+        null_reasons=_null_reasons(inspection, findings, verdict.compliance, usable),
     )
 
 
@@ -184,9 +214,81 @@ def _common(trigger: Trigger, sequence: int, setup: Setup, created_at: float) ->
     }
 
 
-def _timings(stages: dict[str, float], capture_ms: float | None, total_ms: float) -> TimingsMs:
+def _circumstances(
+    trigger: Trigger,
+    inspection: Inspection,
+    setup: Setup,
+    findings: Findings,
+    usable: UsableScale,
+    poor: tuple[str, ...],
+) -> Circumstances:
+    """What the rules want to know beside the findings."""
+    recipe, sample, passes = setup.recipe, setup.recipe.review.sample, inspection.passes
+    clean = clean_confidence(
+        inspection.strongest_rejected, passes.tiles - passes.tiles_gated, setup.judgement
+    )
+    unlike = review_reasons((), 1.0, recipe.thresholds.review_confidence, novelty=_novelty(inspection))
+    dropped = ("unusable_box",) if inspection.dropped else ()
+    return Circumstances(
+        clean=clean,
+        failed=inspection.failed is not None,
+        picture=(*unlike, *(("image_quality",) if poor else ())),
+        unlisted=(*findings.unlisted, *dropped),
+        is_scale_unusable=usable.is_refused,
+        is_sampled=sample is not None
+        and is_sampled(
+            trigger.part.part_id or trigger.result_id,
+            trigger.part.lot,
+            lot_size=sample.lot_size,
+            level=sample.level,
+        ),
+    )
+
+
+def _compliance(findings: Findings, recipe: Recipe, usable: UsableScale) -> Compliance:
+    sized = [Sized(each.defect_id, each.entry.type, each.measurement) for each in findings.listed]
+    return compliance_of(recipe.compliance, sized, is_uncertainty_known=usable.is_spread_known)
+
+
+def _quality(frame: Frame, setup: Setup) -> tuple[Quality | None, tuple[str, ...]]:
+    """The picture in numbers, and which of them leave the range of the bundle and the recipe."""
+    given = setup.recipe.quality
+    if not given.enabled:
+        return None, ()
+    template = frame.template if setup.recipe.mode == "compare" else None
+    quality = picture_quality(frame.image, template)
+    certified = (setup.judgement.quality or {}).get("limits", {})
+    limits = {**certified, **{name: dataclasses.asdict(band) for name, band in given.bands.items()}}
+    return quality, within(quality, {"limits": limits})
+
+
+def _novelty(inspection: Inspection) -> float | None:
+    novelty = getattr(inspection, "novelty", None)
+    return None if novelty is None else float(novelty)
+
+
+def _null_reasons(
+    inspection: Inspection,
+    findings: Findings,
+    compliance: Compliance,
+    usable: UsableScale,
+) -> dict[str, str]:
+    """Why fields of this part are null, where the general reason does not fit."""
+    nulls = null_reasons_of(findings.listed)
+    if inspection.failed is not None:
+        nulls |= {"confidence": "answer_failed", "reasoning": inspection.failed}
+    if compliance.decision == "not_decidable":
+        nulls["compliance"] = "not_decidable"
+    if usable.is_refused:
+        nulls["scale.mm_per_px"] = usable.why_not
+    return nulls
+
+
+def _timings(stages: dict[str, Any], capture_ms: float | None, total_ms: float) -> TimingsMs:
     """Stages rounded to a hundredth; a stage that did not run took 0 ms."""
     names = ("preprocess", "vision", "dense", "prefill", "decode")
     known = {name: round(float(stages.get(name, 0.0)), 2) for name in names}
-    capture = None if capture_ms is None else round(capture_ms, 2)
-    return TimingsMs(capture=capture, measure=None, total=round(total_ms, 2), **known)
+    capture, measure = (
+        None if value is None else round(value, 2) for value in (capture_ms, stages["measure"])
+    )
+    return TimingsMs(capture=capture, measure=measure, total=round(total_ms, 2), **known)

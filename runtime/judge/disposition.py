@@ -1,24 +1,60 @@
-"""The verdict on one part: severity of each defect, disposition, evaluation, and why a person must look.
+"""The verdict on one part: disposition, evaluation, and why a person must look.
 
 Rules, first match wins:
-1. the answer failed                                          -> review
-2. a defect as certain as the recipe's review_confidence      -> reject
-3. a less certain defect, an unknown type or an unusable box     -> review, with every reason that applies
-4. nothing                                                    -> pass
-A failed answer is never a pass, and never a reject either: what else is on the part is unknown.
+1. the answer failed                                             -> review: what else is there is unknown
+2. the picture itself is in doubt: its quality, or unlike any    -> review, whatever was found on it
+   training picture
+3. a sure defect that rejects: its severity does, at the mildest -> reject
+   that its size may be, or its size does not conform to the
+   recipe's standard
+4. anything in doubt: an unsure defect, a size that decides and  -> review, with every reason that applies
+   is unknown or spans a limit, compliance that is not decided,
+   a type or box that cannot be listed, a part not sure to be
+   clean
+5. sure minor defects                                            -> what the recipe's review.minor says
+6. a pass drawn for the lot's sample                             -> review: sampled
+7. nothing, or nothing but what the recipe ignores               -> pass
+
+Sure: a confidence of at least the recipe's review_confidence. Major and critical reject; minor does where
+review.minor is "reject". A defect of severity "ignore" is listed and decides nothing; how sure it is matters
+only as to its type and its size. A failed answer is never a pass, and never a reject either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ..limits import MinorRule, Review, Severity
 from ..recipe import Recipe
-from ..report import Defect, Disposition, Evaluation
+from ..report import REVIEW_REASONS, Compliance, Defect, Disposition, Evaluation
+from .findings import Finding, floored
+from .grade.compliance import undecided
 
-if TYPE_CHECKING:
-    from ..infer.fuse import CandidateDefect
+EVALUATIONS: dict[Disposition, Evaluation] = {"pass": "ok", "reject": "not_ok", "review": "not_decidable"}
+
+OF_TYPE_AND_SIZE = ("low_type_margin", "at_tile_edge")
+"""Doubts about a defect that count even where its severity is "ignore"."""
+
+NEVER_A_DOUBT = ("sampled", "minor_defect")
+"""Review reasons that leave nothing open about the part."""
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the rules want to know beside the findings.
+
+    failed: the answer was cut or does not parse; picture: review reasons of the whole picture; unlisted:
+    those of what was found and cannot be listed; clean: confidence that a part without a defect has none;
+    is_scale_unusable: a scale is there and must not be used; is_sampled: drawn for the lot's sample.
+    """
+
+    clean: float = 1.0
+    failed: bool = False
+    picture: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    is_scale_unusable: bool = False
+    is_sampled: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,76 +66,103 @@ class Verdict:
     evaluation: Evaluation
     review_reasons: tuple[str, ...]
     confidence: float | None
+    compliance: Compliance
 
 
-def verdict_from_candidates(
-    candidates: Iterable[CandidateDefect],
+def verdict_from_findings(
+    findings: Sequence[Finding],
     recipe: Recipe,
-    *,
-    width: int,
-    height: int,
-    failed: bool = False,
-    dropped: int = 0,
-    strongest_rejected: float = 0.0,
+    circumstances: Circumstances,
+    compliance: Compliance | None = None,
 ) -> Verdict:
-    """Judge what was found on a picture of `width` x `height`.
-
-    `dropped` counts boxes that an answer named and that cannot be a defect: such a part is no clean pass.
-    `strongest_rejected` is the highest presence among what stayed below the threshold (0 to 1): how close a
-    clean part came to having a defect, so that a pass carries a confidence too.
-    """
-    defects, reasons = _defects_from(candidates, recipe, width, height)
-    if dropped and "unusable_box" not in reasons:
-        reasons = (*reasons, "unusable_box")
+    """Apply the rules above."""
+    compliance = compliance or Compliance()
     threshold = recipe.thresholds.review_confidence
-    strongest = max((defect.confidence or 0.0 for defect in defects), default=0.0)
-    if failed:
-        return Verdict(defects, "review", "not_decidable", ("answer_failed",), None)
-    if defects and strongest >= threshold:
-        return Verdict(defects, "reject", "not_ok", (), strongest)
-    if defects:
-        reasons = ("low_confidence", *reasons)
-    if not defects and strongest_rejected >= recipe.thresholds.presence:
-        reasons = ("low_confidence", *reasons)  # the dense head alone would have reported a defect
+    doubts = {each.defect_id: _doubts(each, recipe, circumstances) for each in findings}
+    strongest = max((each.confidence for each in findings), default=circumstances.clean)
+
+    def made(disposition: Disposition, reasons: Sequence[str], confidence: float | None) -> Verdict:
+        of_part = tuple(name for name in REVIEW_REASONS if name in set(reasons))
+        open_questions = [name for name in of_part if name not in NEVER_A_DOUBT]
+        return Verdict(
+            tuple(
+                each.defect(tuple(name for name in of_part if name in doubts[each.defect_id]))
+                for each in findings
+            ),
+            disposition,
+            EVALUATIONS[disposition],
+            of_part,
+            None if confidence is None else floored(confidence),
+            undecided(compliance, open_questions) if open_questions else compliance,
+        )
+
+    if circumstances.failed:
+        return made("review", ["answer_failed"], None)
+    if circumstances.picture:
+        return made("review", circumstances.picture, strongest)
+    deciding = [each for each in findings if _rejects(each, recipe.review, compliance)]
+    sure = [each.confidence for each in deciding if each.confidence >= threshold]
+    if sure:
+        return made("reject", [], max(sure))
+    reasons = [name for names in doubts.values() for name in names]
+    reasons += _part_doubts(findings, recipe, circumstances, compliance, is_unsure=bool(deciding))
     if reasons:
-        return Verdict(defects, "review", "not_decidable", reasons, strongest if defects else None)
-    return Verdict((), "pass", "ok", (), round(1.0 - strongest_rejected, 4))
+        return made("review", reasons, strongest)
+    minor = [each.confidence for each in findings if each.graded.severity == "minor"]
+    if minor and recipe.review.minor == "review":
+        return made("review", ["minor_defect"], min(minor))
+    confidence = min([circumstances.clean, *minor])
+    if circumstances.is_sampled:
+        return made("review", ["sampled"], confidence)
+    return made("pass", [], confidence)
 
 
-def _defects_from(
-    candidates: Iterable[CandidateDefect], recipe: Recipe, width: int, height: int
-) -> tuple[tuple[Defect, ...], tuple[str, ...]]:
-    """Defects in reading order with the plant's codes; what cannot be listed becomes a review reason."""
-    known = {entry.type: entry for entry in recipe.defects}
-    defects: list[Defect] = []
+def consequence_of(severity: Severity, review: Review) -> MinorRule:
+    """What a sure defect of this severity does to its part."""
+    if severity == "ignore":
+        return "pass"
+    return review.minor if severity == "minor" else "reject"
+
+
+def _rejects(finding: Finding, review: Review, compliance: Compliance) -> bool:
+    """Whether this defect rejects the part, if it is sure, at the mildest that it may be."""
+    failing = compliance.compared if compliance.decision == "does_not_conform" else None
+    if failing is not None and failing.defect_id == finding.defect_id:
+        return True
+    return consequence_of(finding.graded.mildest, review) == "reject"
+
+
+def _doubts(finding: Finding, recipe: Recipe, circumstances: Circumstances) -> tuple[str, ...]:
+    """Review reasons of one defect, as far as they could change what becomes of the part."""
+    graded = finding.graded
+    worst, mildest = (consequence_of(each, recipe.review) for each in (graded.severity, graded.mildest))
     reasons: dict[str, None] = {}
-    for candidate in sorted(candidates, key=lambda found: (found.bbox_xyxy[1], found.bbox_xyxy[0])):
-        box = _clipped(candidate.bbox_xyxy, width, height)
-        entry = known.get(candidate.type)
-        if entry is None:
-            reasons["unknown_type"] = None
-        elif box is None:
-            reasons["unusable_box"] = None
-        else:
-            defects.append(
-                Defect(
-                    defect_id=f"d{len(defects) + 1}",
-                    defect_code=entry.code,
-                    type=entry.type,
-                    bbox=box,
-                    severity=entry.severity,
-                    confidence=round(min(max(float(candidate.confidence), 0.0), 1.0), 4),
-                    detector=candidate.detector,
-                    reason=candidate.reason,
-                )
-            )
-    return tuple(defects), tuple(reasons)
+    if finding.confidence < recipe.thresholds.review_confidence:
+        if graded.severity != "ignore":
+            reasons.update(dict.fromkeys(("low_confidence", *finding.doubts)))
+        else:  # it stays ignored whether it is there or not, as long as its type and its size are right
+            reasons.update(dict.fromkeys(name for name in finding.doubts if name in OF_TYPE_AND_SIZE))
+    is_size_needed = worst != "reject" or circumstances.is_scale_unusable
+    if worst != mildest or (graded.is_size_missing and is_size_needed):
+        reasons["scale_uncertain"] = None
+    return tuple(reasons)
 
 
-def _clipped(
-    box: tuple[float, float, float, float], width: int, height: int
-) -> tuple[float, float, float, float] | None:
-    """The box inside the picture, to a tenth of a pixel; None when nothing is left of it."""
-    x1, x2 = (round(min(max(float(x), 0.0), float(width)), 1) for x in (box[0], box[2]))
-    y1, y2 = (round(min(max(float(y), 0.0), float(height)), 1) for y in (box[1], box[3]))
-    return (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
+def _part_doubts(
+    findings: Sequence[Finding],
+    recipe: Recipe,
+    circumstances: Circumstances,
+    compliance: Compliance,
+    *,
+    is_unsure: bool,
+) -> list[str]:
+    """Review reasons that no single defect has."""
+    reasons = list(circumstances.unlisted)
+    relevant = [each for each in findings if each.graded.severity != "ignore"]
+    if not relevant and circumstances.clean < recipe.thresholds.review_confidence:
+        reasons.append("low_confidence")
+    if compliance.decision == "not_decidable":
+        reasons.append("compliance_undecided")
+    if is_unsure:  # a defect that would reject is not sure enough to do so
+        reasons.append("low_confidence")
+    return reasons

@@ -69,14 +69,15 @@ def tolerance_of(
     value = _value_at(table, rows, grade, nominal_mm)
     amount = Decimal(str(value)) / (1000 if table["unit"] == "um" else 1)
     is_symmetric = not _is_it(table)
+    named, note = table["names"][standard]
     return Tolerance(
-        standard=table["standard"],
+        standard=named,
         grade=grade,
         nominal_mm=nominal_mm,
         width_mm=amount * 2 if is_symmetric else amount,
         deviation_mm=amount,
         is_symmetric=is_symmetric,
-        note=table["names"][standard],
+        note=note,
     )
 
 

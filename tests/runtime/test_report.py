@@ -14,7 +14,7 @@ from orinspect.runtime import report as module
 from orinspect.runtime.report import Report, timestamp
 from orinspect.tests.report_cases import GOLDEN, KINDS, ROOT, SCHEMA, report
 
-LATER = ("quality", "novelty")
+LATER = ("quality", "novelty", "review_details")
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
 
 

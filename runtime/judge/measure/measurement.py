@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ...report import Quantity, SizeMm
+from ...report import Measure, Quantity, SizeMm
+
+__all__ = ["DIMENSIONS", "MEASURES", "NO_DEPTH", "Box", "Measure", "Measurement", "nothing_measured"]
 
 DIMENSIONS: dict[str, tuple[str, ...]] = {
     "length": ("length",),
@@ -28,20 +30,6 @@ DIMENSIONS: dict[str, tuple[str, ...]] = {
 MEASURES: tuple[str, ...] = tuple(name for names in DIMENSIONS.values() for name in names)
 
 Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One measured dimension: a number, or three of them for a colour, in `unit`.
-
-    `expanded_uncertainty` is U = k u after JCGM 100 in the same unit; None where no budget is kept
-    (docs/measure.md says which and why).
-    """
-
-    value: float | tuple[float, ...]
-    unit: str
-    expanded_uncertainty: float | None = None
-    k: float = 2
 
 
 @dataclass(frozen=True)
