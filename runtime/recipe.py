@@ -96,6 +96,7 @@ class Gate:
     """A place is looked at when `min_pixels` of it differ from the template by `difference` grey levels.
 
     The grey levels are those of a picture of full contrast (0-255); the gate scales them to the part's own.
+    `min_pixels` = 0 switches the gate off: every tile of the grid goes to the network.
     """
 
     difference: int = 100

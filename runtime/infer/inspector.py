@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -103,14 +103,19 @@ class Inspector:
         clock: Callable[[], float] = time.perf_counter,
         open_engine: Callable[..., Engine] = engine_from_bundle,
         select: Select = likeliest,
+        gated: bool = True,
     ) -> None:
         """`recipe_id` None: the bundle's first; `detectors`: dense, words or both, None: what the bundle
         has; `backend` and `plans` as
         in `engines_from_bundle`. BundleError, RecipeError or EngineError when bundle, recipe and detectors do
         not fit together. `open_engine` and `select` are
-        for the accuracy gate, which listens.
+        for the accuracy gate, which listens. Not `gated`: the network sees every tile of the grid, whatever
+        the recipe's gate says.
         """
         self._bundle, self._compiled = bundle, bundle.recipe(recipe_id)
+        if not gated:
+            ungated = replace(self.recipe, gate=replace(self.recipe.gate, min_pixels=0))
+            self._compiled = replace(self._compiled, recipe=ungated)
         if detectors is None:
             detectors = DETECTORS if bundle.dense_types else ("words",)
         self._detectors, self._clock = tuple(detectors), clock

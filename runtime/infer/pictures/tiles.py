@@ -115,7 +115,8 @@ def tile_pairs(
 
     Tiles are centred on the clusters of differing pixels; a part without any has no tiles, one with more
     than a grid would need gets the grid. `gate_difference` is in grey levels of a picture of full contrast
-    (0-255) and shrinks with the part's own contrast; `gate_pixels` is the least size of a cluster.
+    (0-255) and shrinks with the part's own contrast; `gate_pixels` is the least size of a cluster, 0 looks
+    at the whole grid, whatever differs.
     `colours`: the same pair as [H, W, 3]; the tiles are cut from it where the grey pair says.
     PictureError when the pictures differ in size.
     """
@@ -127,10 +128,13 @@ def tile_pairs(
         shown = (moved if shown[0] is template else shifted(shown[0], dx, dy), shown[1])
         template = moved
     threshold = gate_threshold(part, gate_difference)
-    boxes = clusters_of_differences(template, part, threshold, gate_pixels, tile_shift_px)
+    is_gated = gate_pixels > 0
+    boxes = (
+        clusters_of_differences(template, part, threshold, gate_pixels, tile_shift_px) if is_gated else []
+    )
     tiles = tiles_on_boxes(boxes, tile_px, stride_px, levels)
     total = max(grid_size(width, height, stride_px, levels), len(tiles))
-    if len(tiles) > grid_size(width, height, stride_px, levels):
+    if not is_gated or len(tiles) > grid_size(width, height, stride_px, levels):
         # differences everywhere: the whole picture is looked at, piece by piece
         tiles = tile_grid(width, height, tile_px, stride_px, levels)
     in_use = dict.fromkeys(tile.level for tile in tiles)

@@ -128,6 +128,13 @@ def test_the_words_alone_look_at_every_tile_that_the_gate_lets_through(bundle: B
     assert {defect.detector for defect in found.defects} <= {"words"}
 
 
+def test_without_the_gate_every_tile_of_the_grid_is_looked_at(bundle: Bundle, frame: Frame) -> None:
+    good = dataclasses.replace(frame, image=frame.template)
+    with Inspector(bundle, threads=1, gated=False) as inspector:
+        found = inspector.inspect(good)
+    assert found.passes.tiles > 0 and found.passes.tiles_gated == 0
+
+
 def test_an_answer_cut_by_its_budget_fails_the_part(tmp_path: Path, frame: Frame) -> None:
     bundle = write_small_bundle(tmp_path, small_recipe(token_budget=15), sizes=REFERENCE_SIZES)
     with Inspector(bundle, threads=1) as inspector:

@@ -154,6 +154,12 @@ def test_a_part_that_differs_everywhere_gets_the_grid() -> None:
     assert 0 < len(pairs.tiles) <= len(tile_grid(300, 320, 128, 64, (1, 2))) == pairs.total
 
 
+def test_without_a_gate_an_equal_part_gets_the_grid() -> None:
+    picture = board()
+    pairs = pairs_of(picture, picture, gate_pixels=0)
+    assert pairs.tiles == tile_grid(300, 320, 128, 64, (1, 2)) and pairs.total == len(pairs.tiles)
+
+
 def test_a_picture_smaller_than_a_tile_is_padded() -> None:
     template = board(90, 100)
     part = template.copy()
