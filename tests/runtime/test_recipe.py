@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -125,6 +128,19 @@ def test_a_whole_number_may_stand_for_a_float(tmp_path: Path) -> None:
         ("[[defect]]", "[clip]\nfps = 0\n[[defect]]", "clip.fps is 0.0; it must be more than 0"),
         ("[[defect]]", "[clip]\nseconds = 2\n[[defect]]", "[clip]: unknown key 'seconds'"),
         ("[[defect]]", "[tiling]\nattention_mb = 0\n[[defect]]", "tiling.attention_mb is 0"),
+        ("[[defect]]", "[scale]\nstandard_uncertainty_mm_per_px = -1\n[[defect]]", "must be at least 0"),
+        ("[[defect]]", "[measure]\nmax_defects = 0\n[[defect]]", "measure.max_defects is 0"),
+        ("[[defect]]", "[review]\nminor = 'ignore'\n[[defect]]", "review.minor is 'ignore'; expected 'pass'"),
+        ("[[defect]]", "[review.sample]\nlot_size = 1\n[[defect]]", "review.sample.lot_size is 1"),
+        (
+            "[[defect]]",
+            "[review.sample]\nlot_size = 9\nlevel = 'IV'\n[[defect]]",
+            "review.sample.level is 'IV'",
+        ),
+        ("[[defect]]", "[review]\nsample = 5\n[[defect]]", "review.sample must be a table, found a number"),
+        ("[[defect]]", "[quality.blur_px]\nmax = 'two'\n[[defect]]", "quality.blur_px.max must be a number"),
+        ("[[defect]]", "[quality]\nblur = 2\n[[defect]]", "[quality]: unknown key 'blur'"),
+        ("[[defect]]", "[quality.contrast]\nmin = 9\nmax = 3\n[[defect]]", "quality.contrast is 9 to 3"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_it(tmp_path: Path, before: str, after: str, named: str) -> None:
@@ -159,3 +175,128 @@ def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_an_unknown_type_lists_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="mousebite"):
         load_recipe(REFERENCE).defect("scratch")
+
+
+GRADES = 'grades = [{below = 0.1, severity = "ignore"}, {severity = "major"}]'
+
+
+def test_grades_and_sections_of_judging_are_read_and_survive_json(tmp_path: Path) -> None:
+    keys = (
+        f'measure = "length"\n{GRADES}\n[compliance]\nstandard = "ISO 2768-1"\nclass = "m"\nnominal_mm = 30\n'
+    )
+    keys += "[review]\nminor = 'review'\nsample = {lot_size = 500}\n[quality.blur_px]\nmax = 2\n"
+    recipe = load_recipe(recipe_file(tmp_path, SMALL + keys))
+    (entry,) = recipe.defects
+    assert [(step.below, step.severity) for step in entry.grades] == [(0.1, "ignore"), (None, "major")]
+    assert recipe.compliance is not None
+    assert (recipe.compliance.grade, recipe.compliance.rule) == ("m", "ISO 14253-1")
+    assert recipe.review.sample is not None
+    assert recipe.review.sample.level == "II"
+    assert recipe.quality.bands["blur_px"].max == 2.0
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
+def test_a_recipe_of_an_older_bundle_still_loads() -> None:
+    """Its JSON knows none of the sections by which a part is judged; their defaults decide as before."""
+    table = json.loads(load_recipe(REFERENCE).to_json())
+    for name in ("measure", "compliance", "review", "quality"):
+        del table[name]
+    del table["scale"]["standard_uncertainty_mm_per_px"]
+    for defect in table["defects"]:
+        del defect["measure"], defect["grades"]
+    recipe = Recipe.from_json(json.dumps(table))
+    assert recipe == load_recipe(REFERENCE)
+    assert recipe.compliance is None
+    assert recipe.review.minor == "reject"
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        (GRADES, "has grades and no measure"),
+        ("measure = 'depth'", "defect.measure is 'depth'; expected 'length' or 'width' or 'area'"),
+        ("measure = 'length'\ngrades = [{below = 0.1, severity = 'minor'}]", "its last grade ends at 0.1"),
+        ("measure = 'length'\ngrades = [{severity = 'minor'}, {severity = 'major'}]", "only its last grade"),
+        (
+            "measure = 'length'\ngrades = [{below = 2, severity = 'ignore'}, {below = 1, severity = 'minor'},"
+            " {severity = 'major'}]",
+            "'below' is 1 after 2; the limits must rise",
+        ),
+        (
+            "measure = 'length'\ngrades = [{below = 0, severity = 'ignore'}, {severity = 'major'}]",
+            "'below' is 0 after 0",
+        ),
+        (
+            "measure = 'length'\ngrades = [{below = 1, severity = 'major'}, {severity = 'minor'}]",
+            "a larger size is milder (major, minor)",
+        ),
+        ("measure = 'length'\ngrades = [{below_mm = 1, severity = 'major'}]", "unknown key 'below_mm'"),
+        ("measure = 'length'\ngrades = [{severity = 'bad'}]", "defect.grades.severity is 'bad'"),
+    ],
+)
+def test_grades_that_leave_a_size_undecided_are_refused(tmp_path: Path, keys: str, named: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_file(tmp_path, SMALL + keys))
+    assert named in str(caught.value)
+    assert "recipe.toml" in str(caught.value)
+
+
+COMPLIANCE = 'standard = "ISO 286-1"\ngrade = "IT7"\nnominal_mm = 120'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ('"IT7"', '"Ra 1.6"', "compliance: 'Ra 1.6' of 'ISO 286-1' is a limit of surface roughness"),
+        (
+            "nominal_mm = 120",
+            "nominal_mm = 120\nra_um = 1.6",
+            "compliance.ra_um: a limit of surface roughness",
+        ),
+        ('"IT7"', '"IT3"', "compliance: ISO 286-1:2010 has no grade 'IT3'"),
+        ('"ISO 286-1"', '"DIN 7168"', "standard 'DIN 7168' is not known here"),
+        ("nominal_mm = 120", "nominal_mm = 4000", "nominal_mm is 4000"),
+        ("nominal_mm = 120", "nominal_inch = 4.7", "compliance.nominal_inch: sizes are in mm"),
+        ("nominal_mm = 120", 'nominal_mm = "4.7 in"', "compliance.nominal_mm must be a number"),
+        ("nominal_mm = 120", 'nominal_mm = 120\nunit = "inch"', "compliance.unit: sizes are in mm"),
+        ("nominal_mm = 120", "", "'nominal_mm' is missing"),
+        ('grade = "IT7"', 'grade = "IT7"\nclass = "m"', "both 'grade' and 'class'"),
+        ("= 120", '= 120\nof = "area"', "compliance.of is 'area'; expected 'length' or 'width'"),
+        ("= 120", '= 120\nrule = "generous"', "compliance.rule is 'generous'; expected 'ISO 14253-1' or"),
+        ("= 120", '= 120\ntypes = ["hole"]', "compliance.types names 'hole'; the recipe's types are open"),
+        ("= 120", '= 120\ncompared = "size"', "name its type in types"),
+        ("= 120", '= 120\nzone = "H"', "compliance.zone is 'H'"),
+        ("= 120", "= 120\nmax_uncertainty_ratio = 0", "compliance.max_uncertainty_ratio is 0"),
+        ("= 120", '= 120\ndimension = "radius"', "linear sizes only"),
+        ("= 120", "= 120\ntolerance = 3", "[compliance]: unknown key 'tolerance'"),
+    ],
+)
+def test_a_standard_that_cannot_be_applied_is_refused_at_load(
+    tmp_path: Path, before: str, after: str, named: str
+) -> None:
+    assert before in COMPLIANCE
+    text = f"{SMALL}[compliance]\n{COMPLIANCE.replace(before, after)}\n"
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe_file(tmp_path, text))
+    assert named in str(caught.value)
+    assert "recipe.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_recipe_in_the_page_on_grades_loads(tmp_path: Path) -> None:
+    """docs/grades.md: its fragment, behind the head of any recipe, is what it says it is."""
+    page = (Path(__file__).parents[2] / "docs" / "grades.md").read_text(encoding="utf-8")
+    (fragment,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    recipe = load_recipe(recipe_file(tmp_path, SMALL[: SMALL.index("[[defect]]")] + fragment))
+    scratch = recipe.defect("scratch")
+    assert [(step.below, step.severity) for step in scratch.grades] == [
+        (0.1, "ignore"),
+        (0.2, "minor"),
+        (1.0, "major"),
+        (None, "critical"),
+    ]
+    assert recipe.compliance is not None
+    assert recipe.compliance.tolerance.deviation_mm == Decimal("0.035")
+    assert recipe.review.minor == "pass"
+    assert recipe.review.sample is not None
+    assert recipe.quality.bands

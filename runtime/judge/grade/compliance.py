@@ -49,7 +49,7 @@ class _Limits:
 
     @property
     def width(self) -> Decimal:
-        return self.upper - (self.lower or Decimal(0)) if self.lower is not None else self.upper
+        return self.upper if self.lower is None else self.upper - self.lower
 
     @property
     def all(self) -> tuple[Decimal, ...]:
