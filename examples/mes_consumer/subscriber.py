@@ -10,6 +10,7 @@ What a consumer must do, and where it stands below:
   * subscribe before the station starts, or miss what was published meanwhile     `_on_connect`
   * validate, and never guess about a message that is not a report               `take_report`
   * drop a report that it has already: delivery is at least once                 `take_report`
+  * leave out what the plant ignores: a defect of severity "ignore" is no fault     `row_from_report`
   * order by (boot_id, sequence), not by arrival
 """
 
@@ -71,11 +72,14 @@ class Consumer:
 
 def row_from_report(report: dict[str, Any]) -> str:
     """One line of the table."""
+    faults = [defect for defect in report["defects"] if defect["severity"] != "ignore"]
     types: dict[str, int] = {}
-    for defect in report["defects"]:
+    for defect in faults:
         types[defect["type"]] = types.get(defect["type"], 0) + 1
     names = ", ".join(f"{count} {name}" if count > 1 else name for name, count in types.items())
-    found = f"{len(report['defects'])}: {names}" if types else ", ".join(report["review_reasons"]) or "none"
+    found = f"{len(faults)}: {names}" if types else ", ".join(report["review_reasons"]) or "none"
+    if ignored := len(report["defects"]) - len(faults):
+        found += f" (+{ignored} ignored)"
     found = found if len(found) <= 42 else found[:41] + "…"
     milliseconds = f"{report['timings_ms']['total']:.0f}" if report["timings_ms"] else "-"
     passes = str(report["passes"]["row_passes"]) if report["passes"] else "-"

@@ -80,8 +80,8 @@ def test_a_size_against_both_limits(value: float, uncertainty: float, guarded: s
 
 
 def test_under_the_guard_band_nothing_conforms_that_may_exceed_the_limit() -> None:
-    """Over random values: conforms only if value + U <= limit, and does not conform only if value - U > limit;
-    a value that conforms still conforms with a smaller U."""
+    """Over random values: conforms only if value + U <= limit, and does not conform only if value - U >
+    limit; a value that conforms still conforms with a smaller U."""
     draw = random.Random(14253)
     seen = set()
     for _ in range(20000):
