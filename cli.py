@@ -54,12 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"orinspect {__version__}")
     from .calibration.commands import add_calibrate  # these load nothing but argparse
+    from .evaluation.sweeps.commands import add_limits
     from .jetson.commands import add_engines
-
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     own = (_add_demo, _add_export, _add_inspect, _add_evaluate, _add_run, _add_bench)
-    for add in (*own, add_engines, add_calibrate):
+    for add in (*own, add_engines):
         add(commands)
+    add_calibrate(commands, add_limits)
     return parser
 
 

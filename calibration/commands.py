@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 SCALE_EXAMPLE = "orinspect calibrate scale disc.png --diameter-mm 120 --tolerance-mm 0.05 -o scale.json"
 
 
-def add_calibrate(commands: Any) -> None:
-    """Add `calibrate scale|...` to the command line's subparsers."""
+def add_calibrate(commands: Any, *more: Callable[[Any], None]) -> None:
+    """Add `calibrate scale|...` to the command line's subparsers; `more`: actions of rooms to the right."""
     what = "measure on the site's own pictures what a verdict rests on"
     calibrate = commands.add_parser(
         "calibrate", help=what, description=what, epilog=f"example: {SCALE_EXAMPLE}"
     )
     actions = calibrate.add_subparsers(title="actions", required=True, metavar="ACTION")
-    for add in (_add_scale,):
+    for add in (_add_scale, *more):
         add(actions)
 
 

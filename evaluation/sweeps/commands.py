@@ -1,0 +1,50 @@
+"""The arguments of `orinspect calibrate limits`; nothing is loaded before it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ...calibration.commands import add_action
+
+EXAMPLE = "orinspect calibrate limits bundle 'scenes:pcb?seed=11&parts=40&style=grey'"
+
+
+def add_limits(actions: Any) -> None:
+    """Add `limits` to the actions of `orinspect calibrate`."""
+    what = "how dark, blurred, glaring or noisy a picture may be before F suffers; stored in the bundle"
+    action: argparse.ArgumentParser = add_action(actions, "limits", _limits, what, EXAMPLE)
+    action.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
+    action.add_argument("dataset", metavar="DATASET", help="labelled pictures as `evaluate` takes them")
+    action.add_argument("--recipe", metavar="ID", help="the bundle's first")
+    action.add_argument("--split", help="of a data set that has splits (validation)")
+    action.add_argument("--limit", type=int, default=40, metavar="N", help="pictures (%(default)s)")
+    action.add_argument("--kinds", help="of low_light,bright_light,blur,motion,glare,noise (all)")
+    action.add_argument(
+        "--loss", type=float, default=0.01, help="of F that is allowed, with 95 %% confidence (%(default)s)"
+    )
+    action.add_argument("--seed", type=int, default=1, help="of places and noise (%(default)s)")
+    action.add_argument("--threads", type=int, default=2, help="CPU threads a call (%(default)s)")
+    action.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FILE", help="write the result here, as JSON"
+    )
+
+
+def _limits(arguments: argparse.Namespace) -> int:
+    from ...calibration.limits.disturbance import KINDS
+    from ..terminal import ProgressLine
+    from .limits_text import limits_text
+    from .sweep import limits_from_dataset
+
+    result = limits_from_dataset(
+        arguments.bundle, arguments.dataset, recipe_id=arguments.recipe, split=arguments.split,
+        limit=arguments.limit, kinds=arguments.kinds.split(",") if arguments.kinds else tuple(KINDS),
+        allowed_loss=arguments.loss, threads=arguments.threads, seed=arguments.seed,
+        progress=ProgressLine(sys.stderr),
+    )
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result) if arguments.json else limits_text(result))
+    return 0
