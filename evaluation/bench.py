@@ -25,9 +25,10 @@ from ..runtime.infer.bundle import Bundle, CompiledRecipe
 from ..runtime.infer.inspector import Inspection, Inspector
 from ..runtime.infer.pictures.views import grey, patches_from_view, view_from_frame
 from ..runtime.infer.shape import ModelShape
-from .datasets import Example, rows_from_source
 from .evaluate import rounded
 from .rates.cost import passes_summary
+from .sets.example import Example
+from .sets.source import rows_from_source
 from .terminal import Progress
 
 DEFAULT_SCENES = "scenes:pcb?seed=9001&parts=4"

@@ -17,7 +17,6 @@ from ..runtime.errors import DataSetError
 from ..runtime.infer.bundle import Bundle
 from ..runtime.infer.inspector import Inspector
 from ..runtime.recipe import Recipe
-from .datasets import Row, rows_from_source
 from .floors.floor_scores import floor_scores
 from .inspected import EvaluatedPart, inspected_beside, setup_for
 from .page.document import PageInput, write_page
@@ -26,6 +25,8 @@ from .rates.resampling import group_weights, resampling_units
 from .rates.tally import Tally
 from .scorecard import boxes_of, part_verdicts, resampled_figures, scored_parts, scored_pictures
 from .scores import IOU_MIN
+from .sets.example import Row
+from .sets.source import check_fits, default_split, rows_from_source
 from .terminal import Progress
 
 # Figures of two bundles that are held against each other.
@@ -36,28 +37,31 @@ def evaluate_bundle(
     bundle_path: Path, dataset: str, *, recipe_id: str | None = None, split: str | None = None,
     list_path: Path | None = None, warp_seed: int | None = None, predictions: Path | None = None,
     baseline: bool = False, threads: int = 2, limit: int | None = None, against: Path | None = None,
-    page: Path | None = None, command: str = "", progress: Progress | None = None,
+    page: Path | None = None, command: str = "", classes: Path | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Inspect every row of `dataset` with the bundle and score it; one JSON-ready object.
 
     `predictions` gets a JSON line a picture, written whole at the end. `limit` takes every n-th row so that
     about that many remain. `against` is another bundle for the same rows; `page` a folder for the result as
-    an HTML page with pictures, `command` what the page says made it. BundleError, RecipeError or
-    DataSetError, and no file, when something is wrong.
+    an HTML page with pictures, `command` what the page says made it; `classes` a file that maps the data
+    set's classes to the recipe's. BundleError, RecipeError or DataSetError, and no file, when something is
+    wrong.
     """
     bundles = [Bundle.open(path) for path in (bundle_path, against) if path is not None]
     with ExitStack() as stack:
         inspectors = [stack.enter_context(Inspector(bundle, recipe_id, threads)) for bundle in bundles]
         recipe = inspectors[0].recipe
         rows = rows_from_source(dataset, split=split, list_path=list_path, warp_seed=warp_seed,
-                                box_margin_px=recipe.box_margin_px)
+                                box_margin_px=recipe.box_margin_px, types=recipe.types, classes=classes)
         rows = thinned_rows(rows, limit)
+        check_fits(rows[0].read(), recipe, dataset)
         looked = inspected_beside([(one, setup_for(bundle, one))
                                    for one, bundle in zip(inspectors, bundles, strict=True)], rows, progress)
     parts = [row[0] for row in looked]
     result: dict[str, Any] = {
         "dataset": dataset, "split": _split_name(dataset, split, list_path), "warp_seed": warp_seed,
-        "bundle": _named(bundles[0]), "recipe": recipe.id, "iou_min": IOU_MIN,
+        "bundle": named_bundle(bundles[0]), "recipe": recipe.id, "iou_min": IOU_MIN,
         "threads": threads, **scored_parts(parts, recipe), "baseline": None, "against": None,
     }
     if against is not None:
@@ -81,7 +85,7 @@ def compared(
     """The other bundle's scores on the same rows, and how sure the differences are."""
     table = scored_parts(others, other_recipe)
     first, second = _contender(parts, recipe, result), _contender(others, other_recipe, table)
-    return {"bundle": _named(other), "recipe": other_recipe.id, "scores": table,
+    return {"bundle": named_bundle(other), "recipe": other_recipe.id, "scores": table,
             **paired_figures(first, second, [part.group for part in parts])}
 
 
@@ -135,8 +139,9 @@ def _split_name(dataset: str, split: str | None, list_path: Path | None) -> str:
     """What was scored, for the report."""
     if list_path is not None:
         return f"list {list_path.name}"
-    return "scenes" if dataset.startswith("scenes:") else split or "validation"
+    return split or default_split(dataset)
 
 
-def _named(bundle: Bundle) -> dict[str, Any]:
+def named_bundle(bundle: Bundle) -> dict[str, Any]:
+    """A bundle as results name it."""
     return {"name": bundle.path.name, "id": bundle.id, "precision": bundle.precision}

@@ -13,8 +13,8 @@ from ..runtime.infer.bundle import Bundle
 from ..runtime.infer.inspector import Inspection, Inspector
 from ..runtime.judge.assessment import Setup, report_from_inspection, trigger_from_frame
 from ..runtime.report import BundleIdentity, ClockReading, Identity, Part, Report, View
-from .datasets import Example, Row
 from .scores import NamedBox
+from .sets.example import Example, Row
 from .terminal import Progress
 
 

@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from ..calibration.ranges import Progress
 from ..calibration.sessions import Feed, MaskedFeed
-from ..evaluation.datasets import SCENE_PREFIX, rows_from_source
+from ..evaluation.sets.scene_rows import SCENE_PREFIX
+from ..evaluation.sets.source import rows_from_source
 from ..runtime.errors import DataSetError
 from ..runtime.infer.bundle import CompiledRecipe
 from ..runtime.infer.decode import Answer, Decision, Decoder

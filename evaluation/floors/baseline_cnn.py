@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..datasets import Example
 from ..scores import IOU_MIN, NamedBox, iou_matrix
+from ..sets.example import Example
 from ..terminal import Progress
 from .baseline_xor import XorSettings, aligned_template, difference_boxes
 from .small_cnn import Floats, SmallCnn
@@ -40,7 +40,7 @@ class TrainedFloor:
 
     def detections(self, example: Example) -> tuple[tuple[NamedBox, ...], tuple[NamedBox, ...]]:
         """(boxes that it stands by, the same and doubtful ones for ranking) for one part."""
-        boxes = [box for box, _ in difference_boxes(example.template, example.image, CANDIDATES)]
+        boxes = [box for box, _ in difference_boxes(example.golden, example.image, CANDIDATES)]
         windows = candidate_windows(example, boxes, WINDOW_PX)
         chances = self.network.probabilities(_floats(windows))
         named = [NamedBox(self.types[int(row[:-1].argmax())], box.bbox_xyxy, float(row[:-1].max()))
@@ -78,7 +78,7 @@ def candidate_windows(example: Example, boxes: Sequence[NamedBox], side_px: int)
 
     At the picture's own scale where the box fits, else scaled down to hold it; the edge is repeated outside.
     """
-    template = aligned_template(example.template, example.image, CANDIDATES.max_shift_px)
+    template = aligned_template(example.golden, example.image, CANDIDATES.max_shift_px)
     both = np.dstack([example.image, template])
     windows = np.empty((len(boxes), side_px, side_px, 2), np.uint8)
     for index, box in enumerate(boxes):
@@ -97,7 +97,7 @@ def _training_windows(
     """Windows [N, S, S, 2] with S = WINDOW_PX + 2 JITTER_PX, and labels [N]; the true boxes are added."""
     windows, labels = [], []
     for count, example in enumerate(examples, start=1):
-        boxes = [box for box, _ in difference_boxes(example.template, example.image, CANDIDATES)]
+        boxes = [box for box, _ in difference_boxes(example.golden, example.image, CANDIDATES)]
         overlap = iou_matrix(boxes, example.truth)
         for row in overlap:
             best = int(row.argmax()) if len(row) else 0

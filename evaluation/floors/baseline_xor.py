@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.infer.pictures.register import shift_between, window_at
-from ..datasets import Example
 from ..scores import NamedBox
+from ..sets.example import Example
 from ..warp import is_binarised
 
 Picture = npt.NDArray[np.uint8]
@@ -84,7 +84,7 @@ def difference_boxes(template: Picture, part: Picture, settings: XorSettings) ->
 
 def xor_detections(example: Example, settings: XorSettings | None = None) -> tuple[NamedBox, ...]:
     """The floor's boxes for one part."""
-    found = difference_boxes(example.template, example.image, settings or XorSettings())
+    found = difference_boxes(example.golden, example.image, settings or XorSettings())
     return tuple(box for box, _ in found)
 
 

@@ -6,8 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ..datasets import DEEPPCB_TYPES, Row, training_rows, warped_row
 from ..scores import ScoredPicture, detection_scores, precision_recall_f, recall_by_size
+from ..sets.deeppcb import DEEPPCB_TYPES
+from ..sets.example import Row
+from ..sets.source import training_rows, warped_row
 from ..terminal import Progress
 from .baseline_cnn import floor_from_examples
 from .baseline_xor import UNNAMED, unnamed, xor_detections

@@ -21,8 +21,8 @@ from ...runtime.infer.bundle import Bundle
 from ...runtime.infer.engines.engine import Engine, FloatArray, engine_from_bundle
 from ...runtime.infer.inspector import DETECTORS, Inspector
 from ...runtime.recipe import Accuracy
-from ..datasets import Row
 from ..inspected import EvaluatedPart, inspected_parts
+from ..sets.example import Row
 from .agreement import Agreement, FloatPath
 from .culprits import Culprit, culprits, is_searched
 from .differences import (
@@ -187,6 +187,7 @@ class _Watched:
             self._run.say(f"{self._name} pictures: {what}", done, total)
 
         self.path.begin(0)
+        seams["looks_again"] = False  # it changes no defect, and float's votes are replayed in their order
         with Inspector(bundle, self._run.recipe_id, self._run.threads, detectors, **seams) as inspector:
             return inspected_parts(inspector, self._rows, step)
 

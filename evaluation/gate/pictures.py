@@ -10,7 +10,10 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 
 from ...runtime.errors import DataSetError
-from ..datasets import SCENE_PREFIX, VALIDATION_BOARDS, Row, deeppcb_root, rows_from_source
+from ..sets.deeppcb import VALIDATION_BOARDS, deeppcb_root
+from ..sets.example import Row
+from ..sets.scene_rows import SCENE_PREFIX
+from ..sets.source import place_from_source, rows_from_source
 
 GATE_PARTS, VALIDATION_PARTS = 24, 60
 """Most calibration and validation parts. 60 boards hold about 400 defects of the reference recipe: one answer
@@ -72,7 +75,13 @@ def _may_share(where: str, source: str) -> bool:
     """
     if where.startswith(SCENE_PREFIX) or source.startswith(SCENE_PREFIX):
         return where.startswith(SCENE_PREFIX) == source.startswith(SCENE_PREFIX)
-    return deeppcb_root(Path(where)).resolve() == deeppcb_root(Path(source)).resolve()
+    return _root(where) == _root(source)
+
+
+def _root(source: str) -> Path:
+    """Where the pictures of a folder or of an annotation file are, links resolved."""
+    path = place_from_source(source, unlabelled=True).path
+    return (path.parent if path.is_file() else deeppcb_root(path)).resolve()
 
 
 def _rows(source: str, box_margin_px: int, clip_frames: int) -> list[Row]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.recipe import Recipe
-from ..datasets import Row
 from ..inspected import EvaluatedPart
+from ..sets.example import Row
 from ..terminal import Progress
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.capture.frame import Frame
+from ...runtime.errors import DataSetError
 from ..scores import NamedBox
 
 Picture = npt.NDArray[np.uint8]
@@ -52,6 +53,13 @@ class Example:
     def is_good(self) -> bool:
         """Whether the data set says that this part has no defect."""
         return self.is_labelled and not self.truth and not self.ignored
+
+    @property
+    def golden(self) -> Picture:
+        """The template; DataSetError for a part that has none."""
+        if self.template is None:
+            raise DataSetError(f"{self.name} has no template to compare with; use a data set of pairs")
+        return self.template
 
     def frame(self, sequence: int) -> Frame:
         """The camera frame that the inspector takes; the truth stays behind."""

@@ -117,7 +117,7 @@ def _tile_row(root: Path, path: Path, session: str, margin_px: float) -> Row:
             pieces = pieces_of_mask(np.asarray(pixels_from_file(path.with_suffix(".png")) > MASK_LEVEL))
             if any(piece.shape != image.shape for piece in pieces):
                 raise DataSetError(f"{path.with_suffix('.png')} and {path.name} differ in size")
-            marks = [Mark(kind, outline=fixed_outline(piece)) for piece in pieces]
+            marks = [Mark(kind, outline=fixed_outline(piece), is_tight=True) for piece in pieces]
         sheet = Sheet(path, name, session, tuple(marks), str(path), label=kind or None)
         return example_from_sheet(sheet, image, margin_px)
 

@@ -26,8 +26,8 @@ from orinspect.calibration.int8_graph import int8_from_float, linear_bytes
 from orinspect.calibration.linears import Weights
 from orinspect.calibration.ranges import InputStatistics, ranges_from_runs
 from orinspect.calibration.sessions import Feed, MaskedFeed
-from orinspect.evaluation.datasets import rows_from_source
 from orinspect.evaluation.gate.gate import GateReport, gate
+from orinspect.evaluation.sets.source import rows_from_source
 from orinspect.examples.planted_spikes.plant import PLANTS, plant
 from orinspect.examples.planted_spikes.remedies import REMEDIES
 from orinspect.examples.planted_spikes.tokens import Tokens, recorded_feeds, tokens_of

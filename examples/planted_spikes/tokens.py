@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from orinspect.calibration.linears import probe_from_model
 from orinspect.calibration.sessions import Session
-from orinspect.evaluation.datasets import rows_from_source
+from orinspect.evaluation.sets.source import rows_from_source
 from orinspect.export.checkpoint_export import export_checkpoint
 from orinspect.export.graph.checkpoint import weights_from_folder
 from orinspect.runtime.infer.bundle import Bundle

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import cv2
 
-from orinspect.evaluation.datasets import DEEPPCB_TYPES, truth_from_scene
+from orinspect.evaluation.sets.deeppcb import DEEPPCB_TYPES
+from orinspect.evaluation.sets.scene_rows import truth_from_scene
 from orinspect.runtime.capture.scenes import pcb_scene
 
 

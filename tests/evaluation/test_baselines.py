@@ -4,11 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from orinspect.evaluation.datasets import Example, rows_from_source
 from orinspect.evaluation.floors.baseline_cnn import WINDOW_PX, candidate_windows, floor_from_examples
 from orinspect.evaluation.floors.baseline_xor import UNNAMED, XorSettings, unnamed, xor_detections
 from orinspect.evaluation.floors.small_cnn import SmallCnn
 from orinspect.evaluation.scores import NamedBox, ScoredPicture, iou_matrix, precision_recall_f
+from orinspect.evaluation.sets.example import Example
+from orinspect.evaluation.sets.source import rows_from_source
 
 TYPES = ("copper", "pin-hole")
 
@@ -35,7 +36,7 @@ def test_a_drawn_defect_is_boxed_once() -> None:
 
 
 def test_a_shifted_template_is_aligned_and_gives_no_box() -> None:
-    template = _pair(0).template
+    template = _pair(0).golden
     cv2.circle(template, (50, 130), 12, 0, -1)
     part = np.roll(template, (3, -2), axis=(0, 1))
     assert xor_detections(Example("shifted", "drawn", part, template, ())) == ()
@@ -43,16 +44,16 @@ def test_a_shifted_template_is_aligned_and_gives_no_box() -> None:
 
 def test_a_difference_inside_the_band_is_forgiven() -> None:
     example = _pair(0)
-    part = example.template.copy()
+    part = example.golden.copy()
     part[100:102] = 0  # the trace is two pixels wider
-    assert xor_detections(Example("wider", "drawn", part, example.template, ())) == ()
+    assert xor_detections(Example("wider", "drawn", part, example.golden, ())) == ()
 
 
 def test_a_grey_picture_is_compared_too() -> None:
     example = _pair(1)
     light = np.linspace(0.7, 1.0, 160)
     grey = [np.clip((60 + picture * 0.55) * light, 0, 255).astype(np.uint8)
-            for picture in (example.image, example.template)]
+            for picture in (example.image, example.golden)]
     boxes = xor_detections(Example("grey", "drawn", grey[0], grey[1], ()))
     assert len(boxes) == 1
     assert iou_matrix(boxes, example.truth)[0, 0] > 0.5

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orinspect.evaluation.datasets import rows_from_source
 from orinspect.evaluation.evaluate import evaluate_bundle, thinned_rows, write_predictions
 from orinspect.evaluation.inspected import EvaluatedPart
 from orinspect.evaluation.rates.cost import passes_summary
 from orinspect.evaluation.scorecard import scored_parts
 from orinspect.evaluation.scores import NamedBox
+from orinspect.evaluation.sets.source import rows_from_source
 from orinspect.evaluation.terminal import ProgressLine, evaluation_text
 from orinspect.runtime.errors import BundleError, DataSetError
 from orinspect.runtime.infer.inspector import CandidateDefect, Inspection, Passes

@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("safetensors")
 
-from orinspect.evaluation.datasets import rows_from_source
 from orinspect.evaluation.gate.gate import gate
 from orinspect.evaluation.gate.verdict import check
+from orinspect.evaluation.sets.source import rows_from_source
 from orinspect.examples.planted_spikes.plant import PLANTS
 from orinspect.examples.planted_spikes.table import (
     BEGIN,

@@ -32,12 +32,16 @@ SPECK_PX = 10
 
 @dataclass(frozen=True)
 class Mark:
-    """One annotated defect: its recipe type, its box as drawn (None: around `outline`), whether it counts."""
+    """One annotated defect: its recipe type, its box (None: around `outline`), whether it is out of scoring.
+
+    A box that is tight around an outline is widened; one that was drawn stands.
+    """
 
     type: str
     box: tuple[float, float, float, float] | None = None
     outline: Outline | None = None
     is_ignored: bool = False
+    is_tight: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,19 +86,26 @@ def example_from_sheet(sheet: Sheet, image: Picture, margin_px: float) -> Exampl
     masks: list[Mask | None] = []
     ignored: list[NamedBox] = []
     for mark in sheet.marks:
-        mask = None if mark.outline is None else mark.outline(height, width)
-        box = mark.box if mark.box is not None else _around(mask, margin_px)
+        try:
+            mask = None if mark.outline is None else mark.outline(height, width)
+        except ValueError as error:
+            raise DataSetError(f"{sheet.where}: {error}") from None
+        box = mark.box if mark.box is not None else _around(mask)
         if box is None:
             raise DataSetError(f"{sheet.where}: the outline of a {mark.type!r} has no pixel on the picture")
-        named = NamedBox(mark.type, clipped(box, width, height, sheet.where))
+        wide = margin_px if mark.is_tight else 0.0
+        around = (box[0] - wide, box[1] - wide, box[2] + wide, box[3] + wide)
+        named = NamedBox(mark.type, clipped(around, width, height, sheet.where))
         if mark.is_ignored:
             ignored.append(named)
         else:
             truth.append(named)
             masks.append(mask)
     known = tuple(masks) if any(mask is not None for mask in masks) else ()
+    kinds = {box.type for box in truth}
+    label = sheet.label or (next(iter(kinds)) if len(kinds) == 1 else None)
     return Example(sheet.name, sheet.group, image, None, tuple(truth), masks=known, ignored=tuple(ignored),
-                   label=sheet.label)
+                   label=label)
 
 
 def clipped(box: Sequence[float], width: int, height: int, where: str) -> tuple[float, float, float, float]:
@@ -130,14 +141,13 @@ def fixed_outline(mask: Mask) -> Outline:
     return lambda height, width: mask
 
 
-def _around(mask: Mask | None, margin_px: float) -> tuple[float, float, float, float] | None:
-    """The tight box around a mask, x2 and y2 exclusive, widened."""
+def _around(mask: Mask | None) -> tuple[float, float, float, float] | None:
+    """The tight box around a mask, x2 and y2 exclusive."""
     if mask is None or not mask.any():
         return None
     rows: npt.NDArray[np.intp] = np.flatnonzero(mask.any(axis=1))
     columns: npt.NDArray[np.intp] = np.flatnonzero(mask.any(axis=0))
-    return (float(columns[0]) - margin_px, float(rows[0]) - margin_px,
-            float(columns[-1]) + 1 + margin_px, float(rows[-1]) + 1 + margin_px)
+    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
 
 
 def _is_beyond(box: Sequence[float], size_wh: tuple[int, int]) -> bool:

@@ -19,10 +19,10 @@ from rich.console import Console
 from orinspect.calibration.choice import LinearChoice
 from orinspect.calibration.int8_graph import int8_from_float
 from orinspect.calibration.linears import linears_of
-from orinspect.evaluation.datasets import rows_from_source
 from orinspect.evaluation.gate.culprits import culprits
 from orinspect.evaluation.gate.gate import gate
 from orinspect.evaluation.gate.table import gate_tables
+from orinspect.evaluation.sets.source import rows_from_source
 from orinspect.export.bundle import write_manifest
 from orinspect.runtime.errors import DataSetError
 from orinspect.runtime.infer.bundle import MANIFEST

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from orinspect.evaluation.datasets import VALIDATION_BOARDS, rows_from_source
 from orinspect.evaluation.gate.pictures import gate_rows
+from orinspect.evaluation.sets.deeppcb import VALIDATION_BOARDS
+from orinspect.evaluation.sets.source import rows_from_source
 from orinspect.runtime.errors import DataSetError
 from orinspect.tests.evaluation.small_data_set import write_deeppcb
 

@@ -6,12 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from orinspect.evaluation.datasets import (
-    VALIDATION_BOARDS,
-    rows_from_source,
-    training_rows,
-    truth_from_scene,
-)
+from orinspect.evaluation.sets.deeppcb import VALIDATION_BOARDS
+from orinspect.evaluation.sets.scene_rows import truth_from_scene
+from orinspect.evaluation.sets.source import rows_from_source, training_rows
 from orinspect.runtime.capture.scenes import pcb_scene
 from orinspect.runtime.errors import DataSetError
 from orinspect.tests.evaluation.small_data_set import write_deeppcb
@@ -47,7 +44,7 @@ def test_the_inner_folder_is_the_same_data_set(folder: Path) -> None:
 
 def test_a_row_gives_part_template_and_named_boxes(folder: Path) -> None:
     example = rows_from_source(str(folder))[0].read()
-    assert example.image.shape == example.template.shape == (192, 192)
+    assert example.image.shape == example.golden.shape == (192, 192)
     assert example.group == "group00041" and example.truth
     lines = _annotation(folder).read_text().split("\n")[: len(example.truth)]
     assert [tuple(map(int, line.split()[:4])) for line in lines] == [box.bbox_xyxy for box in example.truth]
@@ -64,9 +61,9 @@ def test_a_warp_changes_the_template_only_and_is_repeated_by_its_seed(folder: Pa
     plain, once, again, other = (rows_from_source(str(folder), warp_seed=seed)[1].read()
                                  for seed in (None, 3, 3, 4))
     assert np.array_equal(plain.image, once.image) and plain.truth == once.truth
-    assert np.array_equal(once.template, again.template)
-    assert not np.array_equal(once.template, plain.template)
-    assert not np.array_equal(once.template, other.template)
+    assert np.array_equal(once.golden, again.golden)
+    assert not np.array_equal(once.golden, plain.golden)
+    assert not np.array_equal(once.golden, other.golden)
 
 
 def test_scene_truth_is_widened_by_the_margin_and_clipped() -> None:
@@ -174,7 +171,7 @@ def test_a_folder_without_a_list_is_read_only_where_labels_are_not_needed(tmp_pa
     assert [row.name for row in rows] == ["1.png", "2.png", "10.png"]
     example = rows[1].read()
     assert not example.is_labelled
-    assert np.array_equal(example.image, example.template)
+    assert np.array_equal(example.image, example.golden)
     (clip,) = rows_from_source(str(tmp_path), unlabelled=True, clip_frames=2)
     frame = clip.read().frame(1)
     assert (frame.earlier[0][0, 0], frame.image[0, 0]) == (1, 2)
@@ -185,7 +182,7 @@ def test_a_folder_of_pairs_brings_its_templates(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((8, 8), grey, np.uint8))
     (row,) = rows_from_source(str(tmp_path), unlabelled=True)
     example = row.read()
-    assert (example.image[0, 0], example.template[0, 0]) == (1, 2)
+    assert (example.image[0, 0], example.golden[0, 0]) == (1, 2)
     cv2.imwrite(str(tmp_path / "a_temp.png"), np.zeros((9, 9), np.uint8))
     with pytest.raises(DataSetError, match="give pictures of one size"):
         row.read()
