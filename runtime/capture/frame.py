@@ -92,8 +92,9 @@ def camera_from_source(source: str, clock: Clock | None = None,
                        sleep: Callable[[float], None] = time.sleep) -> Camera:
     """Open the camera that `source` names.
 
-    `scenes:pcb?seed=1&fps=5&style=grey&parts=12` or `folder:PATH?template=FILE&fps=2`; `sleep` waits the
-    given seconds and keeps the pace of `fps`. CaptureError for an unknown kind, parameter or value.
+    `scenes:pcb?seed=1&fps=5&style=grey&parts=12`, `scenes:metal?seed=1&surface=brushed` or
+    `folder:PATH?template=FILE&fps=2`; `sleep` waits the given seconds and keeps the pace of `fps`.
+    CaptureError for an unknown kind, parameter or value.
     """
     # Imported here because every kind of camera imports Frame from this file.
     from .folder import FolderCamera

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from orinspect.runtime.capture.frame import camera_from_source
+from orinspect.runtime.capture.scenes.metal import metal_scene
 from orinspect.runtime.capture.sources import Pace, SourceText
 from orinspect.runtime.errors import CaptureError
 
@@ -143,3 +144,35 @@ def test_good_parts_are_evenly_spread() -> None:
 def test_a_share_of_good_parts_above_one_is_refused() -> None:
     with pytest.raises(CaptureError, match=r"good.*0 to 1"):
         camera_from_source("scenes:pcb?good=1.5")
+
+
+def test_the_metal_camera_shows_one_picture_in_colour_and_its_truth() -> None:
+    source = "scenes:metal?seed=2&parts=2&size_px=160&surface=brushed&defects=2"
+    with camera_from_source(source) as camera:
+        frames = list(camera.frames())
+    assert [frame.sequence for frame in frames] == [1, 2]
+    assert all(frame.template is None and frame.is_simulated for frame in frames)
+    for index, frame in enumerate(frames):
+        scene = metal_scene(200_000 + index, size_px=160, surface="brushed", defects=2)
+        assert (frame.image == scene.image).all() and frame.image.shape == (160, 160, 3)
+        assert frame.mm_per_px == scene.mm_per_px == 0.02
+        assert frame.truth and [d.bbox_xyxy for d in frame.truth] == [d.bbox_xyxy for d in scene.defects]
+
+
+def test_metal_parts_are_good_as_often_as_asked() -> None:
+    with camera_from_source("scenes:metal?seed=3&parts=16&size_px=160&good=0.25") as camera:
+        counts = [len(frame.truth or ()) for frame in camera.frames()]
+    assert [index for index, count in enumerate(counts) if not count] == [3, 7, 11, 15]
+
+
+@pytest.mark.parametrize(("source", "named"), [
+    ("scenes:wood", r"scenes:pcb, scenes:metal"),
+    ("scenes:metal?surface=wood", r"surface.*turned, brushed, cast, painted"),
+    ("scenes:metal?size_px=5000", r"size_px.*128 to 4096"),
+    ("scenes:metal?defects=7", r"defects.*0 to 6"),
+    ("scenes:metal?style=grey", r"no parameter 'style'.*surface"),
+    ("scenes:pcb?surface=cast", r"no parameter 'surface'.*misregistration_px"),
+])
+def test_a_scene_that_does_not_exist_is_refused_with_what_does(source: str, named: str) -> None:
+    with pytest.raises(CaptureError, match=named):
+        camera_from_source(source)

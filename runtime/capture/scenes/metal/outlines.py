@@ -16,8 +16,7 @@ Points = npt.NDArray[np.float64]
 Field = npt.NDArray[np.float32]
 Window = tuple[int, int, int, int]  # x1, y1, x2, y2, exclusive
 
-_FINE = 4  # a pixel is drawn as 4 x 4
-_SHIFT = 4  # and OpenCV draws those with 1/16
+_LINES = 8  # cuts through every line of a picture
 
 SIZES_PX: dict[str, tuple[float, float]] = {
     "scratch": (20.0, 300.0), "dent": (12.0, 90.0), "pit": (4.0, 30.0),
@@ -49,24 +48,37 @@ class Outline:
         _, (first, second), _ = cv2.minAreaRect((points - points.mean(axis=0)).astype(np.float32))
         return float(max(first, second)), float(min(first, second))
 
-    def coverage(self, window: Window, fine: int = _FINE) -> Field:
-        """Covered share of every pixel of `window`, float32 [h, w] 0..1, from `fine` x `fine` points each."""
-        width, height = window[2] - window[0], window[3] - window[1]
-        whole: npt.NDArray[np.uint8] = np.zeros((height * fine, width * fine), np.uint8)
-        single = whole if len(self.polygons) == 1 else np.zeros_like(whole)
-        for polygon in self.polygons:
-            # OpenCV counts from pixel centres, hence the half.
-            spots = ((polygon - window[:2]) * fine - 0.5) * (1 << _SHIFT)
-            ring = np.round(spots).astype(np.int32)
-            if single is not whole:
-                single[:] = 0
-            cv2.fillPoly(single, [ring], (254,), cv2.LINE_8, _SHIFT)
-            # fillPoly paints every point that the ring touches: half of each is outside.
-            cv2.polylines(single, [ring], True, (127,), 1, cv2.LINE_8, _SHIFT)
-            if single is not whole:
-                cv2.max(whole, single, whole)
-        small = cv2.resize(whole.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        return np.asarray(small * np.float32(1 / 254), np.float32)
+    def coverage(self, window: Window) -> Field:
+        """Covered share of every pixel of `window`, float32 [h, w] 0..1, exact along x for one polygon."""
+        covers = [_covered_by(polygon - window[:2], window[2] - window[0], window[3] - window[1])
+                  for polygon in self.polygons]
+        # Where two polygons share a pixel, between one hiding the other and both side by side.
+        return np.asarray(1.0 - np.multiply.reduce([1.0 - cover for cover in covers]), np.float32)
+
+
+def _covered_by(ring: Points, width: int, height: int) -> Field:
+    """Covered share of the pixels of a [height, width] picture by the closed polygon `ring` [n, 2].
+
+    Every line of the picture is cut at `_LINES` heights. Where an edge crosses a cut, all that lies to its
+    right is inside from there on, or outside again: adding up along x gives the share.
+    """
+    start, end = ring * (1, _LINES), np.roll(ring, -1, axis=0) * (1, _LINES)
+    first = np.ceil(np.minimum(start[:, 1], end[:, 1]) - 0.5).astype(np.int64)
+    count = np.ceil(np.maximum(start[:, 1], end[:, 1]) - 0.5).astype(np.int64) - first
+    edge = np.repeat(np.arange(len(ring)), count)
+    cut = first[edge] + np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count)
+    keep = (cut >= 0) & (cut < height * _LINES)
+    edge, cut = edge[keep], cut[keep]
+    way = end[edge] - start[edge]
+    x = np.clip(start[edge, 0] + (cut + 0.5 - start[edge, 1]) * way[:, 0] / way[:, 1], 0.0, float(width))
+    column = x.astype(np.int64)
+    sign = np.sign(way[:, 1]) / _LINES
+    place = cut // _LINES * (width + 2) + column
+    right = sign * (x - column)
+    steps = np.bincount(np.concatenate([place, place + 1]), np.concatenate([sign - right, right]),
+                        height * (width + 2))
+    share = np.abs(np.cumsum(steps.reshape(height, width + 2), axis=1)[:, :width])
+    return np.asarray(np.minimum(share, 1.0), np.float32)
 
 
 def random_outline(kind: str, longest_px: float, rng: np.random.Generator) -> Outline:
@@ -186,6 +198,6 @@ def _jagged(length: float, rng: np.random.Generator) -> Points:
     wander = np.cumsum(rng.normal(0.0, 0.35, count)) * step
     wander -= np.linspace(wander[0], wander[-1], count)
     # Up and down by turns: without its kinks a short crack is a dark scratch.
-    side = np.where(np.arange(count) % 2 == 0, 1.0, -1.0) * np.where(rng.random(count) < 0.25, -1.0, 1.0)
-    kinks = side * rng.uniform(0.08, 0.4, count) * max(step, 4.0)
+    side = np.where(np.arange(count) % 2 == 0, 1.0, -1.0) * np.where(rng.random(count) < 0.2, -1.0, 1.0)
+    kinks = side * rng.uniform(0.15, 0.42, count) * max(step, 4.0)
     return np.stack([x, wander * 0.8 + kinks], axis=1)

@@ -127,7 +127,7 @@ def _pit(mark: Mark, patch: Field, strength: float, rng: np.random.Generator) ->
     hole = patch * (1.0 - alpha * (1.0 - floor).astype(np.float32))[..., None]
     soft = float(np.clip(0.05 * mark.outline.sides_px()[0], 0.8, 1.7))
     rim = cv2.GaussianBlur(mark.cover, (0, 0), soft) * (1.0 - mark.cover)
-    lit = np.clip(0.5 + 0.7 * facing, 0.0, 1.2) * np.float32(rng.uniform(0.3, 0.9) * min(strength, 1.0))
+    lit = np.clip(0.5 + 0.7 * facing, 0.0, 1.2) * np.float32(rng.uniform(0.6, 1.8) * min(strength, 1.0))
     return np.asarray(hole * (1.0 + rim * lit)[..., None], np.float32)
 
 
