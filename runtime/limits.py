@@ -97,10 +97,12 @@ class SampleRule:
 
 @dataclass(frozen=True)
 class Review:
-    """[review]: what becomes of a part with minor defects only, and the sample of passes that is reviewed."""
+    """[review]: what becomes of a part with minor defects only, the sample of passes that is reviewed, and
+    whether uncertain defects are looked at again with the tile moved a little (docs/confidence.md)."""
 
     minor: MinorRule = "reject"
     sample: SampleRule | None = None
+    second_look: bool = True
 
 
 @dataclass(frozen=True)

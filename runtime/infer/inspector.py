@@ -32,7 +32,11 @@ from .fuse import (
     owned,
     tiles_to_decode,
 )
+from .judgement import judgement_of
+from .pictures.tiles import Tile
 from .pictures.views import View, view_from_frame
+from .signals.novelty import NoveltyMeter, NoveltyModel
+from .signals.second_look import SecondLook, second_look
 
 if TYPE_CHECKING:
     from ..capture.frame import Frame
@@ -72,7 +76,8 @@ class Inspection:
     and that cannot be a defect, each with its reason; such a part is no clean pass. failed: why an answer
     was cut or did not parse, else None. timings_ms: preprocess, vision, dense, prefill, decode.
     strongest_rejected: on a part without defects the largest probability of one that stayed under its
-    threshold, 0 when nothing was near.
+    threshold, 0 when nothing was near. novelty: above 1 the part is unlike the calibration pictures; None
+    where the bundle does not know. looked_again: tiles that had a second look.
     """
 
     defects: tuple[CandidateDefect, ...]
@@ -83,6 +88,8 @@ class Inspection:
     passes: Passes
     failed: str | None
     strongest_rejected: float = 0.0
+    novelty: float | None = None
+    looked_again: int = 0
 
 
 class Inspector:
@@ -104,13 +111,14 @@ class Inspector:
         open_engine: Callable[..., Engine] = engine_from_bundle,
         select: Select = likeliest,
         gated: bool = True,
+        looks_again: bool = True,
     ) -> None:
         """`recipe_id` None: the bundle's first; `detectors`: dense, words or both, None: what the bundle
         has; `backend` and `plans` as
         in `engines_from_bundle`. BundleError, RecipeError or EngineError when bundle, recipe and detectors do
         not fit together. `open_engine` and `select` are
         for the accuracy gate, which listens. Not `gated`: the network sees every tile of the grid, whatever
-        the recipe's gate says.
+        the recipe's gate says. Not `looks_again`: no second look, whatever the recipe's review says.
         """
         self._bundle, self._compiled = bundle, bundle.recipe(recipe_id)
         if not gated:
@@ -120,6 +128,9 @@ class Inspector:
             detectors = DETECTORS if bundle.dense_types else ("words",)
         self._detectors, self._clock = tuple(detectors), clock
         _check_fit(bundle, self._compiled, self._detectors)
+        novelty = judgement_of(bundle, self.recipe.id).novelty
+        self._novelty = None if novelty is None else NoveltyModel.from_json(novelty, bundle.shape.hidden)
+        self._looks_again = looks_again and self.recipe.review.second_look and "dense" in self._detectors
         self._decoder: Decoder | None = None
         self._rows = 1  # of one decoder call
         with ExitStack() as opened:
@@ -173,27 +184,37 @@ class Inspector:
         if not view.tiles:  # the gate found the part equal to its template
             timings["preprocess"] = (self._clock() - started) * 1e3
             return Inspection(
-                (), (), (), (), timings, Passes(tiles=view.total, tiles_gated=view.total), None
+                (),
+                (),
+                (),
+                (),
+                timings,
+                Passes(tiles=view.total, tiles_gated=view.total),
+                None,
+                novelty=NoveltyMeter(self._novelty).novelty,
             )
         timings["preprocess"] = (self._clock() - started) * 1e3
-        dense, held, answered, calls = self._seen(view, timings)
+        meter = NoveltyMeter(self._novelty)
+        dense, held, answered, calls = self._seen(view, timings, meter)
         chosen = tiles_to_decode(dense)
         for first in range(0, len(chosen) if self._decoder else 0, self._rows):
             tiles = chosen[first : first + self._rows]
             answered.append((tiles, self._answers(held.taken(tiles), timings, first)))
         words = self._words(view, answered, timings)
+        again = self._again(view, dense, words, timings)
         passes = Passes(
             row_passes=sum(decoded.row_passes for _, decoded in answered),
-            engine_calls=calls + sum(decoded.engine_calls for _, decoded in answered),
+            engine_calls=calls + again.engine_calls + sum(decoded.engine_calls for _, decoded in answered),
             tiles=view.total,
             tiles_gated=view.total - len(view.tiles),
             tiles_decoded=sum(len(tiles) for tiles, _ in answered),
             canonical_tokens=sum(len(one.ids) for _, decoded in answered for one in decoded.answers),
         )
-        return self._inspection(dense, words, timings, passes)
+        found = self._inspection(again.defects, dense, words, timings, passes)
+        return replace(found, novelty=meter.novelty, looked_again=again.tiles)
 
     def _seen(
-        self, view: View, timings: dict[str, float]
+        self, view: View, timings: dict[str, float], meter: NoveltyMeter
     ) -> tuple[list[Candidate], HeldFeatures, list[tuple[list[int], Decoded]], int]:
         """Every tile looked at: the dense head's candidates that their tiles own, the features of the tiles
         that may hold one, and the calls. Without a dense head every tile is answered as it comes.
@@ -203,6 +224,7 @@ class Inspector:
         answered: list[tuple[list[int], Decoded]] = []
         for seen in self._look.chunks(view, timings):
             calls += seen.engine_calls
+            meter.see(seen.features["image_tokens"][:, -self._bundle.shape.tokens :])
             if "dense" in self._detectors:
                 candidates += seen.candidates
                 if self._decoder is not None:
@@ -257,11 +279,31 @@ class Inspector:
             nms_iou=self.recipe.thresholds.nms_iou,
         )
 
+    def _again(
+        self, view: View, dense: list[Candidate], words: Words, timings: dict[str, float]
+    ) -> SecondLook:
+        """Both detectors joined, and the uncertain defects looked at again where the recipe wants it."""
+        defects = fused(
+            dense, words.candidates, self.recipe.types, self.recipe.thresholds, detectors=self._detectors
+        )
+        if not self._looks_again:
+            return SecondLook(defects)
+
+        def see(tiles: Sequence[Tile], pixels: ByteArray) -> tuple[list[Candidate], int]:
+            seen = self._look.see(tiles, pixels, view.picture_wh, timings)
+            return seen.candidates, seen.engine_calls
+
+        return second_look(defects, view.tiles, view.cut, see)
+
     def _inspection(
-        self, dense: list[Candidate], words: Words, timings: dict[str, float], passes: Passes
+        self,
+        defects: tuple[CandidateDefect, ...],
+        dense: list[Candidate],
+        words: Words,
+        timings: dict[str, float],
+        passes: Passes,
     ) -> Inspection:
         types = self.recipe.types
-        defects = fused(dense, words.candidates, types, self.recipe.thresholds, detectors=self._detectors)
         seen = [candidate.presence for candidate in dense] + [one.confidence for one in words.candidates]
         return Inspection(
             defects=defects,

@@ -20,7 +20,8 @@ SMALLEST_LOT = 2
 
 
 def sample_size(lot_size: int, level: str = "II") -> int:
-    """Parts to look at of a lot, by general inspection level I, II or III; never more than the lot.
+    """Parts to look at of a lot by inspection level (S-1 to S-4, I to III), single sampling under normal
+    inspection; at most the whole lot.
 
     RecipeError for a lot under 2 parts or another level.
     """
