@@ -83,6 +83,7 @@ DEFAULT_NULL_REASONS = {
     "compliance_detail.grade": "no_standard_in_recipe",
     "compliance_detail.nominal_mm": "no_standard_in_recipe",
     "compliance_detail.compared": "nothing_to_compare",
+    "compliance_detail.compared.lower_mm": "upper_limit_only",
     "confidence": "not_inspected",
     "reasoning": "no_free_text_in_recipe",
     "timings_ms": "not_inspected",

@@ -218,7 +218,10 @@ def test_a_recipe_of_an_older_bundle_still_loads() -> None:
         ("measure = 'length'\ngrades = [{below = 0.1, severity = 'minor'}]", "its last grade ends at 0.1"),
         ("measure = 'length'\ngrades = [{severity = 'minor'}, {severity = 'major'}]", "only its last grade"),
         (
-            "measure = 'area'\ngrades = [{below=2, severity='minor'}, {below=1, severity='minor'}, {severity='major'}]",
+            (
+                "measure = 'area'\n"
+                "grades = [{below=2, severity='minor'}, {below=1, severity='major'}, {severity='major'}]"
+            ),
             "'below' is 1 after 2; the limits must rise",
         ),
         (

@@ -42,8 +42,8 @@ def test_the_ranges_of_sizes_are_those_of_the_standard() -> None:
 def test_widths_follow_the_formulas_of_the_standard(low: int, up: int, widths: list[int]) -> None:
     """i = 0.45 D^(1/3) + 0.001 D up to 500 mm, I = 0.004 D + 2.1 beyond, D the geometric mean of the range in
     mm, i and I in um (for sizes up to 3 mm D is that of 1 and 3). The standard then rounds: widths of IT6 and
-    more to preferred numbers, which under 10 mm moves them by up to 16 %, from 10 mm on by up to 4 %; IT5 by half
-    a um and, above 500 mm, by up to 5.5 %."""
+    more to preferred numbers, which under 10 mm moves them by up to 16 %, from 10 mm on by up to 4 %; IT5 by
+    half a um and, above 500 mm, by up to 5.5 %."""
     size = math.sqrt((low or 1) * up)
     unit = 0.45 * size ** (1 / 3) + 0.001 * size if up <= 500 else 0.004 * size + 2.1
     for grade, width in zip(FACTORS, widths, strict=True):
