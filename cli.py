@@ -54,11 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"orinspect {__version__}")
     from .calibration.commands import add_calibrate  # these load nothing but argparse
+    from .evaluation.commands import add_bench, add_evaluate
     from .evaluation.sweeps.commands import add_limits
     from .jetson.commands import add_engines
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    own = (_add_demo, _add_export, _add_inspect, _add_evaluate, _add_run, _add_bench)
-    for add in (*own, add_engines):
+    for add in (_add_demo, _add_export, _add_inspect, add_evaluate, _add_run, add_bench, add_engines):
         add(commands)
     add_calibrate(commands, add_limits)
     return parser
@@ -160,36 +160,6 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_evaluate(commands: Any) -> None:
-    command = _add(
-        commands, "evaluate", _evaluate, "score a bundle on a labelled data set",
-        "orinspect evaluate bundle-deeppcb data/deeppcb --baseline",
-        in_json="the scores as one JSON object", on_bundle=True,
-    )
-    command.add_argument("dataset", metavar="DATASET", help="a DeepPCB folder, or scenes:pcb?seed=7&parts=50")
-    command.add_argument("--recipe", metavar="ID", help="recipe of the bundle (its only one)")
-    command.add_argument("--split", choices=("train", "validation", "all"), help="(validation for a folder)")
-    command.add_argument("--list", type=Path, metavar="FILE", help="rows to use, replaces --split")
-    command.add_argument("--warp", type=int, metavar="SEED", help="warp every template")
-    command.add_argument("--limit", type=_positive, metavar="N", help="about N rows, spread evenly")
-    command.add_argument("--predictions", type=Path, metavar="OUT.jsonl", help="write one row a picture")
-    command.add_argument("--baseline", action="store_true", help="run the two floors on the same rows")
-
-
-def _evaluate(arguments: argparse.Namespace) -> int:
-    from .evaluation.evaluate import evaluate_bundle
-    from .evaluation.terminal import ProgressLine, evaluation_text
-
-    result = evaluate_bundle(
-        arguments.bundle, arguments.dataset, recipe_id=arguments.recipe, split=arguments.split,
-        list_path=arguments.list, warp_seed=arguments.warp, predictions=arguments.predictions,
-        baseline=arguments.baseline, threads=arguments.threads, limit=arguments.limit,
-        progress=ProgressLine(sys.stderr),
-    )
-    print(json.dumps(result) if arguments.json else evaluation_text(result))
-    return 0
-
-
 def _add_run(commands: Any) -> None:
     what = "the service: camera in, reports out over MQTT, until SIGTERM"
     command = _add(commands, "run", _run, what, "orinspect run --config service.toml")
@@ -202,32 +172,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     return run_service(load_config(arguments.config))
-
-
-def _add_bench(commands: Any) -> None:
-    command = _add(
-        commands, "bench", _bench, "time bundles on pictures, stage by stage, in turns",
-        "orinspect bench bundle part1.jpg part2.jpg --template golden.jpg --against bundle-float",
-        in_json="the figures as one JSON object", on_bundle=True,
-    )
-    command.add_argument("images", type=Path, nargs="*", metavar="IMAGE", help="pictures (four scenes)")
-    command.add_argument("--template", type=Path, help="picture of a good part (ID_temp.jpg of ID_test.jpg)")
-    command.add_argument("--against", type=Path, action="append", metavar="BUNDLE", help="another bundle")
-    command.add_argument("--peers", type=Path, metavar="CHECKPOINT", help="time transformers with it, too")
-    command.add_argument("--rounds", type=_positive, default=3, help="times each picture (%(default)s)")
-
-
-def _bench(arguments: argparse.Namespace) -> int:
-    from .evaluation.bench import bench_bundles
-    from .evaluation.terminal import ProgressLine, bench_text
-
-    result = bench_bundles(
-        [arguments.bundle, *(arguments.against or [])], arguments.images, template=arguments.template,
-        threads=arguments.threads, rounds=arguments.rounds, peer_checkpoint=arguments.peers,
-        progress=ProgressLine(sys.stderr),
-    )
-    print(json.dumps(result) if arguments.json else bench_text(result))
-    return 0
 
 
 def _positive(text: str) -> int:

@@ -35,7 +35,7 @@ def warp_template(
     """
     height, width = template.shape[:2]
     shift_xy = rng.uniform(-max_shift_px, max_shift_px, size=2)
-    bend = _bend_field(height, width, rng, max_bend_px)  # [2, H, W] float32
+    bend = bend_field(height, width, rng, max_bend_px)  # [2, H, W] float32
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     map_x = columns + bend[0] - np.float32(shift_xy[0])
     map_y = rows + bend[1] - np.float32(shift_xy[1])
@@ -59,7 +59,7 @@ def is_binarised(picture: Picture) -> bool:
     return grey_share < 0.03
 
 
-def _bend_field(height: int, width: int, rng: np.random.Generator, max_px: float) -> npt.NDArray[np.float32]:
+def bend_field(height: int, width: int, rng: np.random.Generator, max_px: float) -> npt.NDArray[np.float32]:
     """[2, height, width] float32 displacement in px (x, y), smooth, its largest component 0..`max_px`."""
     points_y = max(2, round(height / BEND_SPACING_PX) + 1)
     points_x = max(2, round(width / BEND_SPACING_PX) + 1)

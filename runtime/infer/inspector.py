@@ -114,16 +114,13 @@ class Inspector:
         looks_again: bool = True,
     ) -> None:
         """`recipe_id` None: the bundle's first; `detectors`: dense, words or both, None: what the bundle
-        has; `backend` and `plans` as
-        in `engines_from_bundle`. BundleError, RecipeError or EngineError when bundle, recipe and detectors do
-        not fit together. `open_engine` and `select` are
-        for the accuracy gate, which listens. Not `gated`: the network sees every tile of the grid, whatever
-        the recipe's gate says. Not `looks_again`: no second look, whatever the recipe's review says.
+        has; `backend` and `plans` as in `engines_from_bundle`. BundleError, RecipeError or EngineError when
+        bundle, recipe and detectors do not fit together. `open_engine` and `select` are for the accuracy
+        gate, which listens. Not `gated`: the network sees every tile of the grid, whatever the recipe says.
         """
         self._bundle, self._compiled = bundle, bundle.recipe(recipe_id)
         if not gated:
-            ungated = replace(self.recipe, gate=replace(self.recipe.gate, min_pixels=0))
-            self._compiled = replace(self._compiled, recipe=ungated)
+            self._compiled = _ungated(self._compiled)
         if detectors is None:
             detectors = DETECTORS if bundle.dense_types else ("words",)
         self._detectors, self._clock = tuple(detectors), clock
@@ -330,6 +327,11 @@ class Inspector:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _ungated(compiled: CompiledRecipe) -> CompiledRecipe:
+    recipe = compiled.recipe
+    return replace(compiled, recipe=replace(recipe, gate=replace(recipe.gate, min_pixels=0)))
 
 
 def _check_fit(bundle: Bundle, compiled: CompiledRecipe, detectors: tuple[str, ...]) -> None:
