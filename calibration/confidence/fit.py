@@ -1,0 +1,149 @@
+"""Which model states p(right) of a defect best, and how well: chosen by cross-validated log loss.
+
+From simple to rich: `raw` (the detectors' own probability), `temperature` (one factor on its logit), `platt`
+(factor and offset), `joint` (each detector on its own), `logistic` (their agreement, the type's margin and the
+second look, too), `isotonic` (any rising curve over the raw one, where labels are many). The simplest is taken
+whose loss lies within one standard error of the best one's: on a few hundred labels most differences are
+luck. The folds keep all defects of a picture together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.infer.judgement import ConfidenceModel
+from .calibration_error import calibration_error
+from .logistic import Floats, fitted_weights, isotonic_knots, log_losses
+
+FOLDS = 5
+LEAST_LABELS = 50
+"""Fewer labelled defects fit nothing."""
+ISOTONIC_LABELS, ISOTONIC_WRONG = 1000, 100
+"""Labels, and wrong ones among them, from which a curve of any form is tried."""
+BINS = 15
+
+# method -> features with the weight that each has before any label is seen
+LINEAR: dict[str, dict[str, float]] = {
+    "raw": {"raw": 1.0},
+    "temperature": {"raw": 1.0},
+    "platt": {"raw": 1.0, "bias": 0.0},
+    "joint": {"bias": 0.0, "dense": 0.35, "words": 0.65, "dense_only": 0.0, "words_only": 0.0},
+    "logistic": {"bias": 0.0, "dense": 0.35, "words": 0.65, "dense_only": 0.0, "words_only": 0.0,
+                 "agreement": 0.0, "margin": 0.0, "shift": 0.0},
+}
+METHODS = (*LINEAR, "isotonic")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One answer: its features by name (judge/confidence.py), whether it was right, the picture it stands on,
+    and how often it counts.
+    """
+
+    features: dict[str, float]
+    right: bool
+    picture: str
+    count: float = 1.0
+
+
+def fitted(method: str, rows: Sequence[Labelled]) -> ConfidenceModel:
+    """One model of METHODS on all `rows`; ValueError for another name."""
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
+    low, high = 1.0 / (len(rows) + 2.0), 1.0 - 1.0 / (len(rows) + 2.0)  # rule of succession
+    prior = LINEAR.get(method, LINEAR["raw"])
+    if method in ("raw", "isotonic"):
+        weights = dict(prior)
+    else:
+        weights = _weights(prior, rows)
+    model = ConfidenceModel(method, weights, (), low, high)
+    if method != "isotonic":
+        return model
+    right = np.array([row.right for row in rows], np.float64)
+    return ConfidenceModel(method, weights, isotonic_knots(stated(model, rows), right), low, high)
+
+
+def fitted_linear(prior: dict[str, float], rows: Sequence[Labelled], method: str) -> ConfidenceModel:
+    """A logistic model over the features of `prior`, whatever they are."""
+    total = sum(row.count for row in rows)
+    low, high = 1.0 / (total + 2.0), 1.0 - 1.0 / (total + 2.0)
+    return ConfidenceModel(method, _weights(prior, rows), (), low, high)
+
+
+def chosen_method(rows: Sequence[Labelled]) -> tuple[str, dict[str, float]]:
+    """The method by the rule above, and every method's cross-validated log loss."""
+    folds = np.array(_folds(rows, FOLDS))
+    right = np.array([row.right for row in rows], np.float64)
+    losses: dict[str, Floats] = {}
+    for method in _possible(rows):
+        held_out = cross_fitted(rows, folds, lambda part, method=method: fitted(method, part))  # type: ignore[misc]
+        losses[method] = log_losses(held_out, right)
+    means = {method: float(loss.mean()) for method, loss in losses.items()}
+    best = min(means, key=lambda method: means[method])
+    for method in losses:  # from simple to rich
+        worse = losses[method] - losses[best]
+        if worse.mean() <= worse.std() / np.sqrt(len(worse)):
+            return method, means
+    return best, means
+
+
+def cross_fitted(
+    rows: Sequence[Labelled],
+    folds: npt.NDArray[np.int64],
+    fit: Callable[[Sequence[Labelled]], ConfidenceModel],
+) -> Floats:
+    """[n] what is stated of each row by a model fitted on the other folds."""
+    held_out = np.zeros(len(rows))
+    for fold in np.unique(folds):
+        model = fit([row for row, own in zip(rows, folds, strict=True) if own != fold])
+        for index in map(int, np.flatnonzero(folds == fold)):
+            held_out[index] = model.probability(rows[index].features)
+    return held_out
+
+
+def calibration_report(rows: Sequence[Labelled], raw: Floats) -> dict[str, Any]:
+    """ECE before (`raw` [n]) and after, each half of the pictures stated by a fit on the other half, whose
+    method is chosen there too; by 15 bins of equal width and of equal mass.
+    """
+    halves = np.array(_folds(rows, 2))
+    held_out = cross_fitted(rows, halves, lambda part: fitted(chosen_method(part)[0], part))
+    right = np.array([row.right for row in rows], np.float64)
+    report: dict[str, Any] = {"labels": len(rows), "right": int(right.sum()), "bins": BINS}
+    for name, stated_by in (("before", raw), ("after", held_out)):
+        report[name] = {
+            "ece": calibration_error(stated_by, right > 0, bins=BINS),
+            "ece_equal_mass": calibration_error(stated_by, right > 0, bins=BINS, binning="equal_mass"),
+            "log_loss": float(log_losses(stated_by, right).mean()),
+        }
+    return report
+
+
+def stated(model: ConfidenceModel, rows: Sequence[Labelled]) -> Floats:
+    """[n] what a model states of rows."""
+    return np.array([model.probability(row.features) for row in rows], np.float64)
+
+
+def _weights(prior: dict[str, float], rows: Sequence[Labelled]) -> dict[str, float]:
+    table = np.array([[row.features[name] for name in prior] for row in rows], np.float64)
+    right = np.array([row.right for row in rows], np.float64)
+    counts = np.array([row.count for row in rows], np.float64)
+    found = fitted_weights(table, right, list(prior.values()), counts=counts)
+    return {name: float(f"{weight:.6g}") for name, weight in zip(prior, found, strict=True)}
+
+
+def _possible(rows: Sequence[Labelled]) -> list[str]:
+    """The methods that so many labels allow; the words or the dense head alone need no joint model."""
+    wrong = sum(not row.right for row in rows)
+    is_many = len(rows) >= ISOTONIC_LABELS and wrong >= ISOTONIC_WRONG
+    return [method for method in METHODS if method != "isotonic" or is_many]
+
+
+def _folds(rows: Sequence[Labelled], folds: int) -> list[int]:
+    """A fold for every row, the same for all rows of a picture; pictures are dealt out in order."""
+    places: dict[str, int] = {}
+    return [places.setdefault(row.picture, len(places)) % folds for row in rows]
