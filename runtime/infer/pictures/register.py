@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -26,6 +27,11 @@ CELL_PX = 64
 BAND_PX = 1
 """An edge may lie this far off on either side without being a difference."""
 
+WHOLE_PX = 1 << 20
+"""Pixels that are all asked how the whole template lies; a larger picture is asked in bands of its rows."""
+
+BANDS = 16
+
 JOIN_PX = 9
 """Differing pixels closer than this belong to one cluster."""
 
@@ -37,7 +43,7 @@ def shift_between(template: ByteArray, part: ByteArray, max_shift_px: int) -> tu
     """(dx, dy) in pixels with part[y, x] ~ template[y + dy, x + dx], |dx|, |dy| <= max_shift_px.
 
     template and part: [H, W] uint8 of one size, else PictureError. Minimises the squared difference over the
-    part less a border of `max_shift_px`.
+    part less a border of `max_shift_px`; of a picture beyond WHOLE_PX over evenly spread bands of its rows.
     """
     if template.shape != part.shape:
         raise PictureError(
@@ -46,7 +52,12 @@ def shift_between(template: ByteArray, part: ByteArray, max_shift_px: int) -> tu
     border = max_shift_px
     if border == 0 or min(part.shape) <= 4 * border:
         return 0, 0
-    return _best_shift(template, part[border:-border, border:-border])
+    if part.size <= WHOLE_PX:
+        return _best_shift(template, part[border:-border, border:-border])
+    rows = max(WHOLE_PX // BANDS // part.shape[1], 1)
+    starts = np.linspace(border, part.shape[0] - border - rows, BANDS).astype(int)
+    windows = [template[start - border : start + rows + border] for start in starts]
+    return _best_shift(windows, [part[start : start + rows, border:-border] for start in starts])
 
 
 def template_tile(
@@ -92,19 +103,24 @@ def clusters_of_differences(
     template, part: [H, W] uint8, registered as a whole; `difference` in grey levels beyond the tolerance
     band; a cluster has at least `min_pixels` such pixels; cells are registered within `max_shift_px`.
     """
-    mask = outside_band(_registered_by_cell(template, part, difference, max_shift_px), part) > difference
+    mask = _differing(template, part, difference, max_shift_px)
     if not mask.any():
         return []
-    joined = cv2.dilate(mask.view(np.uint8), np.ones((JOIN_PX, JOIN_PX), np.uint8))
-    count, labels = cv2.connectedComponents(joined)
-    rows, columns = np.nonzero(mask)
-    label = labels[rows, columns]
-    boxes = []
-    for index in range(1, count):
-        own = label == index
-        if int(np.count_nonzero(own)) >= min_pixels:
-            x, y = columns[own], rows[own]
-            boxes.append((int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1))
+    joined = cv2.dilate(mask, np.ones((JOIN_PX, JOIN_PX), np.uint8))
+    _, labels = cv2.connectedComponents(joined)
+    x, y = cv2.findNonZero(mask).reshape(-1, 2).T  # in rows from the top
+    label = labels[y, x]
+    order = np.argsort(label, kind="stable")
+    starts = np.flatnonzero(np.diff(label[order], prepend=0))  # label 0 is what does not differ
+    counts = np.diff(starts, append=len(order))
+    x, y = x[order], y[order]
+    lows = [np.minimum.reduceat(axis, starts) for axis in (x, y)]
+    highs = [np.maximum.reduceat(axis, starts) + 1 for axis in (x, y)]
+    boxes = [
+        (int(x1), int(y1), int(x2), int(y2))
+        for x1, y1, x2, y2, count in zip(*lows, *highs, counts, strict=True)
+        if count >= min_pixels
+    ]
     return sorted(boxes, key=lambda box: (box[1], box[0]))
 
 
@@ -116,41 +132,66 @@ def outside_band(template: ByteArray, part: ByteArray) -> ByteArray:
     return np.asarray(cv2.max(above, below), dtype=np.uint8)
 
 
-def _registered_by_cell(
-    template: ByteArray, part: ByteArray, difference: float, max_shift_px: int
-) -> ByteArray:
-    """The template with every cell that differs moved to where it fits its surroundings best."""
+def _differing(template: ByteArray, part: ByteArray, difference: float, max_shift_px: int) -> ByteArray:
+    """[H, W] uint8, 1 where the part differs from the template after every cell that differs was moved to
+    where it fits its surroundings best.
+    """
     height, width = part.shape
+    mask = _beyond(template, part, difference)
+    tops, lefts = range(0, height, CELL_PX), range(0, width, CELL_PX)
+    # [cells down, cells across], by rows first: a cell is a few hundred bytes then
+    differs = np.bitwise_or.reduceat(np.bitwise_or.reduceat(mask, tops, axis=0), lefts, axis=1)
+    cells = [(tops[row], lefts[column]) for row, column in zip(*np.nonzero(differs), strict=True)]
     moved = template.copy()
-    differing = outside_band(template, part) > difference
-    for top in range(0, height, CELL_PX):
-        for left in range(0, width, CELL_PX):
-            cell = np.s_[top : top + CELL_PX, left : left + CELL_PX]
-            if not differing[cell].any():
-                continue
-            x, y, size = left - CELL_PX // 2, top - CELL_PX // 2, 2 * CELL_PX
-            fitted = template_tile(template, window_at(part, x, y, size), x, y, max_shift_px)
-            rows, columns = moved[cell].shape
-            margin = CELL_PX // 2
-            moved[cell] = fitted[margin : margin + rows, margin : margin + columns]
-    return moved
+    margin = CELL_PX // 2
+    for top, left in cells:
+        cell = np.s_[top : top + CELL_PX, left : left + CELL_PX]
+        x, y, size = left - margin, top - margin, 2 * CELL_PX
+        fitted = template_tile(template, window_at(part, x, y, size), x, y, max_shift_px)
+        rows, columns = moved[cell].shape
+        moved[cell] = fitted[margin : margin + rows, margin : margin + columns]
+    if 4 * len(cells) > differs.size:
+        return _beyond(moved, part, difference)
+    for top, left in cells:  # what was moved changes the band of its neighbours' rims, too
+        y1, x1 = max(top - BAND_PX, 0), max(left - BAND_PX, 0)
+        y2, x2 = min(top + CELL_PX + BAND_PX, height), min(left + CELL_PX + BAND_PX, width)
+        y0, x0 = max(y1 - BAND_PX, 0), max(x1 - BAND_PX, 0)
+        around = np.s_[y0 : min(y2 + BAND_PX, height), x0 : min(x2 + BAND_PX, width)]
+        own = _beyond(moved[around], part[around], difference)
+        mask[y1:y2, x1:x2] = own[y1 - y0 : y2 - y0, x1 - x0 : x2 - x0]
+    return mask
 
 
-def _best_shift(window: ByteArray, part: ByteArray) -> tuple[int, int]:
-    """Shift of `part` inside the larger `window`, measured from the window's middle.
+def _beyond(template: ByteArray, part: ByteArray, difference: float) -> ByteArray:
+    """[H, W] uint8, 1 where the part leaves the template's band by more than `difference` grey levels."""
+    return np.asarray(
+        cv2.threshold(outside_band(template, part), math.floor(difference), 1, cv2.THRESH_BINARY)[1], np.uint8
+    )
+
+
+def _best_shift(
+    window: ByteArray | Sequence[ByteArray], part: ByteArray | Sequence[ByteArray]
+) -> tuple[int, int]:
+    """Shift of `part` inside the larger `window`, measured from the window's middle; of several alike, one
+    shift for all.
 
     Whole numbers are summed, so that every machine finds the same shift; nearest shifts come first, and the
     search ends where the cost of the way alone exceeds the best score.
     """
-    height, width = part.shape
-    reach_y, reach_x = (window.shape[0] - height) // 2, (window.shape[1] - width) // 2
+    windows, parts = ([each] if isinstance(each, np.ndarray) else each for each in (window, part))
+    height, width = parts[0].shape
+    reach_y, reach_x = (windows[0].shape[0] - height) // 2, (windows[0].shape[1] - width) // 2
+    pixels = len(parts) * parts[0].size
     best, found = np.inf, (0, 0)
     for away, dy, dx in _shifts(reach_y, reach_x):
         if SHIFT_COST * away >= best:
             break
         y, x = dy + reach_y, dx + reach_x
-        squares = cv2.norm(window[y : y + height, x : x + width], part, cv2.NORM_L2SQR)
-        score = squares / part.size + SHIFT_COST * away
+        squares = sum(
+            cv2.norm(one[y : y + height, x : x + width], other, cv2.NORM_L2SQR)
+            for one, other in zip(windows, parts, strict=True)
+        )
+        score = squares / pixels + SHIFT_COST * away
         if score < best:
             best, found = score, (dx, dy)
     return found

@@ -9,7 +9,10 @@ import pytest
 
 from orinspect.runtime.errors import PictureError
 from orinspect.runtime.infer.pictures.register import (
+    JOIN_PX,
     SHIFT_COST,
+    WHOLE_PX,
+    clusters_of_differences,
     outside_band,
     shift_between,
     template_tile,
@@ -91,3 +94,55 @@ def test_an_edge_that_is_one_pixel_off_is_no_difference() -> None:
     near, far = np.roll(template, 1, axis=1), np.roll(template, 3, axis=1)
     assert outside_band(template, near).max() == 0
     assert outside_band(template, far).max() == 255
+
+
+def clusters_by_hand(
+    template: Picture, part: Picture, difference: float, least: int
+) -> list[tuple[int, ...]]:
+    """Points that differ, joined where they lie within JOIN_PX of each other, one after the other."""
+    points = [(int(x), int(y)) for y, x in np.argwhere(outside_band(template, part) > difference)]
+    boxes = []
+    while points:
+        group, rest = [points.pop()], points
+        for x, y in group:  # grows while it is walked
+            near = [(a, b) for a, b in rest if max(abs(a - x), abs(b - y)) <= JOIN_PX]
+            rest = [point for point in rest if point not in near]
+            group += near
+        points = rest
+        if len(group) >= least:
+            xs, ys = zip(*group, strict=True)
+            boxes.append((min(xs), min(ys), max(xs) + 1, max(ys) + 1))
+    return sorted(boxes, key=lambda box: (box[1], box[0]))
+
+
+@pytest.mark.parametrize("spots", [3, 40])  # a few cells differ, or nearly all of them
+def test_clusters_are_what_differs_beyond_the_band(spots: int) -> None:
+    template = blobs(230, 330)
+    part = template.copy()
+    rng = np.random.default_rng(spots)
+    for x, y in rng.integers(0, (330, 230), (spots, 2)).tolist():
+        side = int(rng.integers(1, 12))
+        part[y : y + side, x : x + side] = 255 - part[y : y + side, x : x + side]
+    for least in (1, 4):
+        found = clusters_of_differences(template, part, 100.0, least, 0)
+        assert found == clusters_by_hand(template, part, 100.0, least)
+    assert clusters_of_differences(template, template, 100.0, 1, 4) == []
+
+
+def test_every_cell_is_registered_by_itself() -> None:
+    """The left half lies 2 px to the right, the right half 2 px to the left: no cell differs in the end."""
+    wide = blobs(256, 520)
+    template = wide[:, 4:-4]
+    part = np.hstack([wide[:, 2:258], wide[:, 262:518]])
+    assert (outside_band(template, part) > 100).sum() > 500
+    boxes = clusters_of_differences(template, part, 100.0, 3, 4)
+    assert [box for box in boxes if 10 < box[0] < box[2] < 220 or 292 < box[0] < box[2] < 502] == []
+
+
+def test_a_large_picture_is_asked_in_bands() -> None:
+    whole = blobs(1500, 1400, 7)
+    for dx, dy in ((0, 0), (5, -3), (-6, 6)):
+        part = whole[20 : 20 + 1400, 20 : 20 + 1300]
+        template = whole[20 - dy : 20 - dy + 1400, 20 - dx : 20 - dx + 1300]
+        assert part.size > WHOLE_PX
+        assert shift_between(template, part, 6) == (dx, dy)
