@@ -1,10 +1,10 @@
 """Which model states p(right) of a defect best, and how well: chosen by cross-validated log loss.
 
 From simple to rich: `raw` (the detectors' own probability), `temperature` (one factor on its logit), `platt`
-(factor and offset), `joint` (each detector on its own), `logistic` (their agreement, the type's margin and the
-second look, too), `isotonic` (any rising curve over the raw one, where labels are many). The simplest is taken
-whose loss lies within one standard error of the best one's: on a few hundred labels most differences are
-luck. The folds keep all defects of a picture together.
+(factor and offset), `joint` (each detector on its own), `logistic` (their agreement, the type's margin and
+the second look, too), `isotonic` (any rising curve over the raw one, where labels are many). The simplest is
+taken whose loss lies within one standard error of the best one's: on a few hundred labels most differences
+are luck. The folds keep all defects of a picture together.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class CandidateDefect:
     `agreement_iou`: of their two boxes; `type_margin`: how far the type leads the next one, -1..1 of the
     certainty that there is a defect; `at_tile_edge`: the box ends where its tile ends; `shift_iou`: of this
     box and the one found when the tile was looked at again, moved by a few pixels, 0 for none found.
-    `tile`: index of the tile that reported it.
+    `tile`: index of the tile that reported it; `presence`: probability of a defect of whatever type.
     """
 
     type: str
@@ -63,6 +63,7 @@ class CandidateDefect:
     at_tile_edge: bool = False
     shift_iou: float | None = None
     tile: int | None = None
+    presence: float | None = None
 
 
 def owned(
@@ -80,15 +81,17 @@ def owned(
     business where a tile of a finer level answers for its centre.
     """
     kept = []
+    finer: dict[float, OwnedPlaces] = {}  # of a tile's level: the tiles of finer ones
     for candidate in candidates:
         tile = tiles[candidate.tile]
-        is_small = _longest(candidate.box_xyxy) < COARSE_SHARE * ((tile_px - stride_px) * tile.scale / 2)
-        if is_small and any(
-            other.level < tile.level and _is_near_owned(candidate.box_xyxy, other, 0.0) for other in tiles
-        ):
+        if not is_near_owned(candidate, tile, slack_px):
             continue
-        if _is_near_owned(candidate.box_xyxy, tile, slack_px):
-            kept.append(candidate)
+        if _longest(candidate.box_xyxy) < COARSE_SHARE * ((tile_px - stride_px) * tile.scale / 2):
+            if tile.level not in finer:
+                finer[tile.level] = OwnedPlaces([one for one in tiles if one.level < tile.level])
+            if finer[tile.level].hold(_centre(candidate.box_xyxy)):
+                continue
+        kept.append(candidate)
     return thinned(kept, nms_iou)
 
 
@@ -147,6 +150,7 @@ def defect_from_candidate(
         type_margin=_type_margin(candidate.probabilities, candidate.presence),
         at_tile_edge=candidate.is_cut,
         tile=candidate.tile,
+        presence=candidate.presence,
     )
 
 
@@ -178,6 +182,7 @@ def _joined(dense: Candidate, words: Candidate, types: Sequence[str]) -> Candida
         type_margin=_type_margin(means, presence),
         at_tile_edge=dense.is_cut and words.is_cut,
         tile=dense.tile,
+        presence=presence,
     )
 
 
@@ -209,10 +214,43 @@ def _matches(dense: Sequence[Candidate], words: Sequence[Candidate]) -> list[tup
     return pairs
 
 
-def _is_near_owned(box: Box, tile: Tile, slack: float) -> bool:
-    x, y = ((box[0] + box[2]) / 2 / tile.scale, (box[1] + box[3]) / 2 / tile.scale)
+def is_near_owned(candidate: Candidate, tile: Tile, slack_px: float) -> bool:
+    """Whether the centre of a candidate's box lies in its tile's region, or at most `slack_px` of the tile's
+    level outside.
+    """
+    x, y = (side / tile.scale for side in _centre(candidate.box_xyxy))
     x1, y1, x2, y2 = tile.owned_xyxy
-    return x1 - slack <= x < x2 + slack and y1 - slack <= y < y2 + slack
+    return x1 - slack_px <= x < x2 + slack_px and y1 - slack_px <= y < y2 + slack_px
+
+
+class OwnedPlaces:
+    """The regions that some tiles own, found by place: twelve megapixels have thousands of tiles."""
+
+    def __init__(self, tiles: Sequence[Tile]) -> None:
+        self._regions: dict[tuple[float, int, int], list[tuple[int, int, int, int]]] = {}
+        self._sides: dict[float, int] = {}  # by scale: as large as the largest region
+        for tile in tiles:
+            x1, y1, x2, y2 = tile.owned_xyxy
+            self._sides[tile.scale] = max(self._sides.get(tile.scale, 1), x2 - x1, y2 - y1)
+        for tile in tiles:
+            side = self._sides[tile.scale]
+            place = (tile.scale, tile.owned_xyxy[0] // side, tile.owned_xyxy[1] // side)
+            self._regions.setdefault(place, []).append(tile.owned_xyxy)
+
+    def hold(self, point_xy: tuple[float, float]) -> bool:
+        """Whether a point of the picture lies in any of the regions."""
+        for scale, side in self._sides.items():
+            x, y = point_xy[0] / scale, point_xy[1] / scale
+            column, row = math.floor(x / side), math.floor(y / side)
+            for place in ((scale, column - i, row - j) for i in (0, 1) for j in (0, 1)):
+                for x1, y1, x2, y2 in self._regions.get(place, ()):
+                    if x1 <= x < x2 and y1 <= y < y2:
+                        return True
+        return False
+
+
+def _centre(box: Box) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
 def _longest(box: Box) -> float:

@@ -29,10 +29,11 @@ from .fuse import (
     CandidateDefect,
     defect_from_candidate,
     fused,
+    is_near_owned,
     owned,
     tiles_to_decode,
 )
-from .judgement import judgement_of
+from .judgement import Judgement, judgement_of
 from .pictures.tiles import Tile
 from .pictures.views import View, view_from_frame
 from .signals.novelty import NoveltyMeter, NoveltyModel
@@ -75,7 +76,7 @@ class Inspection:
     own list, best first; `dense` reaches down to thresholds.candidate. dropped: boxes that an answer named
     and that cannot be a defect, each with its reason; such a part is no clean pass. failed: why an answer
     was cut or did not parse, else None. timings_ms: preprocess, vision, dense, prefill, decode.
-    strongest_rejected: on a part without defects the largest probability of one that stayed under its
+    strongest_rejected: on a part without defects the largest presence of one that stayed under its
     threshold, 0 when nothing was near. novelty: above 1 the part is unlike the calibration pictures; None
     where the bundle does not know. looked_again: tiles that had a second look.
     """
@@ -125,7 +126,8 @@ class Inspector:
             detectors = DETECTORS if bundle.dense_types else ("words",)
         self._detectors, self._clock = tuple(detectors), clock
         _check_fit(bundle, self._compiled, self._detectors)
-        novelty = judgement_of(bundle, self.recipe.id).novelty
+        self._judgement = judgement_of(bundle, self.recipe.id)
+        novelty = self._judgement.novelty
         self._novelty = None if novelty is None else NoveltyModel.from_json(novelty, bundle.shape.hidden)
         self._looks_again = looks_again and self.recipe.review.second_look and "dense" in self._detectors
         self._decoder: Decoder | None = None
@@ -163,6 +165,11 @@ class Inspector:
     def recipe(self) -> Recipe:
         """The recipe that is inspected."""
         return self._compiled.recipe
+
+    @property
+    def judgement(self) -> Judgement:
+        """What the bundle knows of this recipe's confidences and pictures, for the judge."""
+        return self._judgement
 
     @property
     def detectors(self) -> tuple[str, ...]:
@@ -225,7 +232,7 @@ class Inspector:
             if "dense" in self._detectors:
                 candidates += seen.candidates
                 if self._decoder is not None:
-                    held.hold(seen, (one.tile for one in seen.candidates))
+                    held.hold(seen, self._asked_about(seen.candidates, view))
             elif self._decoder is not None:
                 tiles = list(range(seen.first, seen.first + len(seen.features["image_tokens"])))
                 answered.append((tiles, self._answers(seen.features, timings, seen.first)))
@@ -234,6 +241,12 @@ class Inspector:
             candidates = self._owned(candidates, view, DENSE_SLACK_PX)
             timings["dense"] += (self._clock() - started) * 1e3
         return candidates, held, answered, calls
+
+    def _asked_about(self, candidates: Sequence[Candidate], view: View) -> list[int]:
+        """Tiles that the decoder may be asked about: those with a candidate near what they own."""
+        return [
+            one.tile for one in candidates if is_near_owned(one, view.tiles[one.tile], DENSE_SLACK_PX)
+        ]
 
     def _answers(
         self, features: dict[str, FloatArray], timings: dict[str, float], first: int = 0
@@ -301,7 +314,7 @@ class Inspector:
         passes: Passes,
     ) -> Inspection:
         types = self.recipe.types
-        seen = [candidate.presence for candidate in dense] + [one.confidence for one in words.candidates]
+        seen = [candidate.presence for candidate in (*dense, *words.candidates)]
         return Inspection(
             defects=defects,
             dense=tuple(defect_from_candidate(candidate, types, "dense") for candidate in dense),

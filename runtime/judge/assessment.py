@@ -168,7 +168,7 @@ def report_from_inspection(
         timings_ms=_timings(stages, capture_ms, total_ms + (clock() - started) * 1e3),
         passes=dataclasses.asdict(inspection.passes),
         quality=None if quality is None else dataclasses.asdict(quality),
-        novelty=_novelty(inspection),
+        novelty=inspection.novelty,
         null_reasons=_null_reasons(inspection, findings, verdict.compliance, usable),
     )
 
@@ -223,11 +223,9 @@ def _circumstances(
     poor: tuple[str, ...],
 ) -> Circumstances:
     """What the rules want to know beside the findings."""
-    recipe, sample, passes = setup.recipe, setup.recipe.review.sample, inspection.passes
-    clean = clean_confidence(
-        inspection.strongest_rejected, passes.tiles - passes.tiles_gated, setup.judgement
-    )
-    unlike = review_reasons((), 1.0, recipe.thresholds.review_confidence, novelty=_novelty(inspection))
+    recipe, sample = setup.recipe, setup.recipe.review.sample
+    clean = clean_confidence(inspection.strongest_rejected, setup.judgement)
+    unlike = review_reasons((), 1.0, recipe.thresholds.review_confidence, novelty=inspection.novelty)
     dropped = ("unusable_box",) if inspection.dropped else ()
     return Circumstances(
         clean=clean,
@@ -260,11 +258,6 @@ def _quality(frame: Frame, setup: Setup) -> tuple[Quality | None, tuple[str, ...
     certified = (setup.judgement.quality or {}).get("limits", {})
     limits = {**certified, **{name: dataclasses.asdict(band) for name, band in given.bands.items()}}
     return quality, within(quality, {"limits": limits})
-
-
-def _novelty(inspection: Inspection) -> float | None:
-    novelty = getattr(inspection, "novelty", None)
-    return None if novelty is None else float(novelty)
 
 
 def _null_reasons(

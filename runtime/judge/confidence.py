@@ -29,8 +29,10 @@ one of them does not see the defect at all."""
 MOST_NOVELTY = 1.0
 """unlike_training: novelty beyond the quantile of the calibration pictures that the bundle states."""
 
-FLOOR = 0.01
-"""A probability is taken as at least this and at most 1 - this before its logit is weighed."""
+FLOOR, CEILING = 0.02, 0.9995
+"""A probability is kept between them before its logit is weighed. The floor stands for a detector that does
+not see the defect too: the dense head lists nothing under its candidate threshold of 0.05.
+"""
 
 
 def judged_confidence(candidate: CandidateDefect, judgement: Judgement) -> float:
@@ -40,14 +42,11 @@ def judged_confidence(candidate: CandidateDefect, judgement: Judgement) -> float
     return judgement.defect.probability(defect_features(candidate))
 
 
-def clean_confidence(strongest_rejected: float, tiles_looked: int, judgement: Judgement) -> float:
-    """p(no defect on a part without a reported one), 0..1; 1 - `strongest_rejected` without a fit.
-
-    `tiles_looked`: tiles that reached the network (passes.tiles - passes.tiles_gated).
-    """
+def clean_confidence(strongest_rejected: float, judgement: Judgement) -> float:
+    """p(no defect on a part without a reported one), 0..1; 1 - `strongest_rejected` without a fit."""
     if judgement.clean is None:
         return 1.0 - strongest_rejected
-    return judgement.clean.probability(clean_features(strongest_rejected, tiles_looked))
+    return judgement.clean.probability(clean_features(strongest_rejected))
 
 
 def defect_features(candidate: CandidateDefect) -> dict[str, float]:
@@ -68,9 +67,9 @@ def defect_features(candidate: CandidateDefect) -> dict[str, float]:
     }
 
 
-def clean_features(strongest_rejected: float, tiles_looked: int) -> dict[str, float]:
+def clean_features(strongest_rejected: float) -> dict[str, float]:
     """As `defect_features`, of a part without a reported defect."""
-    return {"bias": 1.0, "rejected": logit(strongest_rejected), "tiles": math.log1p(tiles_looked)}
+    return {"bias": 1.0, "rejected": logit(strongest_rejected)}
 
 
 def defect_reasons(candidate: CandidateDefect) -> tuple[str, ...]:
@@ -118,6 +117,6 @@ def review_reasons(
 
 
 def logit(probability: float) -> float:
-    """ln(p / (1 - p)) with p kept between FLOOR and 1 - FLOOR."""
-    kept = min(max(probability, FLOOR), 1.0 - FLOOR)
+    """ln(p / (1 - p)) with p kept between FLOOR and CEILING."""
+    kept = min(max(probability, FLOOR), CEILING)
     return math.log(kept / (1.0 - kept))
