@@ -24,15 +24,15 @@ from orinspect.examples.reference.surfaces import (
     Surface,
     SurfaceTile,
     real_surfaces,
-    scene_surface,
     tile_from_surface,
+    training_scene,
 )
 from orinspect.examples.reference.targets import Answer, AnswerWriter, Cells, cells_from_boxes
 from orinspect.examples.reference.tasks import Task
 
 BATCH = 32
 POOL, FIRST_CROPS, REUSE = 8000, 500, 6  # a crop is shown about six times, moved and turned anew
-SURFACES, FIRST_SURFACES, SURFACE_REUSE = 400, 24, 60  # pictures kept, drawn at first, tiles of each
+SURFACES, FIRST_SURFACES, SURFACE_REUSE = 600, 40, 20  # pictures kept, drawn at first, tiles of each
 FIRST_SEED = 10_000_000  # from here on, far from the seeds of validation and of the demo
 
 
@@ -128,7 +128,7 @@ class SurfaceTiles:
             return tile_from_surface(pictures[int(self.rng.integers(len(pictures)))], self.rng)
         self.due += FIRST_SURFACES if not self.pool else 1 / SURFACE_REUSE
         while self.due >= 1:
-            scene = scene_surface(self.next_seed, self.types)
+            scene = training_scene(self.next_seed, self.types)
             self.next_seed, self.due = self.next_seed + 1, self.due - 1
             if len(self.pool) < SURFACES:
                 self.pool.append(scene)

@@ -51,9 +51,18 @@ class SurfaceTile:
         return frame_pixels(self.image[None], self.image[None])[0]
 
 
-def scene_surface(seed: int, types: Sequence[str]) -> Surface:
+def training_scene(seed: int, types: Sequence[str]) -> Surface:
+    """A metal scene with more on it than a line shows: most of the time goes into drawing the surface."""
+    rng = np.random.default_rng(seed)
+    size_px, defects = int(rng.choice((320, 384, 512))), int(rng.choice((0, 3, 4, 5, 6, 6)))
+    return scene_surface(seed, types, size_px=size_px, defects=defects)
+
+
+def scene_surface(
+    seed: int, types: Sequence[str], *, size_px: int = 512, defects: int | None = None
+) -> Surface:
     """One metal scene, its boxes widened as the recipe says."""
-    scene = metal_scene(seed)
+    scene = metal_scene(seed, size_px=size_px, defects=defects)
     boxes = [[*defect.bbox_xyxy, types.index(defect.type)] for defect in scene.defects]
     return _surface(scene.image, boxes, LEVELS, BOX_MARGIN_PX, real=False)
 

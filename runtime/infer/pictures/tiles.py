@@ -149,8 +149,9 @@ def tiles_on_boxes(
     """Tiles centred on boxes (full-size pixels); each owns the `stride_px` square in its middle.
 
     A level is used where it holds the box whole and large enough to be read: up to HELD_SHARE of a tile,
-    and for coarser levels from half the stride on. A box beyond the coarsest level gets a row of its tiles.
-    Tiles may reach over the picture's edge.
+    and for coarser levels from half the stride on. A box beyond that gets rows of full-size tiles too, where
+    its many differences are told apart, and a box beyond the coarsest level rows of its tiles. Tiles may
+    reach over the picture's edge.
     """
     tiles: list[Tile] = []
     for level in levels:
@@ -158,7 +159,7 @@ def tiles_on_boxes(
             longest = max(box[2] - box[0], box[3] - box[1])
             is_small = level > min(levels) and longest <= stride_px * level / 2
             is_large = level < max(levels) and longest > HELD_SHARE * tile_px * level
-            if not is_small and not is_large:
+            if not is_small and (not is_large or level == 1):
                 tiles += _tiles_on_box(box, tile_px, stride_px, level)
     return tuple(tiles)
 
