@@ -47,6 +47,7 @@ def setup_for(bundle: Bundle, inspector: Inspector) -> Setup:
         recipe=inspector.recipe,
         configuration=Identity("evaluate", None, hashlib.sha256(b"").hexdigest()),  # there is none
         bundle=BundleIdentity(bundle.id, bundle.sha256, bundle.precision, "onnxruntime"),
+        judgement=inspector.judgement,
     )
 
 

@@ -29,6 +29,7 @@ from .deliver.publisher import Publisher, StationState
 from .errors import DeliveryError, EngineError, OrinspectError, PictureError, RecipeError
 from .infer.bundle import Bundle
 from .infer.inspector import Inspection, Inspector
+from .infer.judgement import Judgement
 from .judge.assessment import (
     Setup,
     Trigger,
@@ -51,6 +52,11 @@ class Inspects(Protocol):
     @property
     def recipe(self) -> Recipe:
         """The recipe that is inspected."""
+        ...
+
+    @property
+    def judgement(self) -> Judgement:
+        """What the bundle knows of this recipe's confidences and pictures."""
         ...
 
     def inspect(self, frame: Frame) -> Inspection:
@@ -151,6 +157,7 @@ def inspect_pictures(
             recipe=inspector.recipe,
             configuration=Identity("by-hand", None, hashlib.sha256(b"").hexdigest()),  # there is none
             bundle=_identity(opened, "onnxruntime"),
+            judgement=inspector.judgement,
         )
         trigger = _accepted(frame, setup, clock, Part(frame.part_id, setup.recipe.product), View("picture"))
         return _report(frame, trigger, 1, inspector, setup, clock)
@@ -175,6 +182,7 @@ def _inspect_until_stopped(
             recipe=inspector.recipe,
             configuration=Identity(config.name, config.device.version, config.sha256),
             bundle=bundle,
+            judgement=inspector.judgement,
         )
         _publish_abandoned(outbox, publisher, setup, clock)
         camera = opened.enter_context(

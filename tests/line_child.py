@@ -16,6 +16,7 @@ from orinspect.runtime.capture.frame import Frame
 from orinspect.runtime.config import InspectionConfig, load_config
 from orinspect.runtime.errors import EngineError, OrinspectError
 from orinspect.runtime.infer.inspector import Inspection
+from orinspect.runtime.infer.judgement import UNJUDGED, Judgement
 from orinspect.runtime.recipe import Recipe
 from orinspect.runtime.report import BundleIdentity
 from orinspect.runtime.service import run_service
@@ -31,6 +32,10 @@ class WaitingInspector:
     @property
     def recipe(self) -> Recipe:
         return RECIPE
+
+    @property
+    def judgement(self) -> Judgement:
+        return UNJUDGED
 
     def inspect(self, frame: Frame) -> Inspection:
         assert frame.truth is None, "the truth must stay with the camera"
