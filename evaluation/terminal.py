@@ -6,7 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from .rates.resampling import trusted_unit
+
 Progress = Callable[[int, int, str], None]
+# More are not listed in the table; the JSON has them all.
+MOST_BOARDS = 20
 
 
 class ProgressLine:
@@ -62,9 +66,13 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
         "",
         *_sizes(result["recall_by_size"]),
     ]
-    if len(result["per_board"]) > 1:
+    boards = result["per_board"]
+    if 1 < len(boards) <= MOST_BOARDS:
         lines += ["", "board            parts      P      R      F"]
-        lines += [f"{name:<16}{row['parts']:>6}{_prf(row)}" for name, row in result["per_board"].items()]
+        lines += [f"{name:<16}{row['parts']:>6}{_prf(row)}" for name, row in boards.items()]
+    lines += ["", *_verdicts(result), *_confidences(result), *_measured(result)]
+    if result["against"]:
+        lines += ["", *_against(result["against"])]
     return "\n".join([*lines, "", *_cost(result)])
 
 
@@ -98,12 +106,84 @@ def _detectors(result: Mapping[str, Any]) -> list[str]:
     for name, scores in result["per_detector"].items():
         lines.append(f"{name:<16}{_prf(scores)}{scores['map']:7.3f}{scores['agnostic']['f']:18.3f}")
     floors = result["baseline"]
-    if floors:
+    if floors and "reason" in floors:
+        lines.append(f"floors: {floors['reason']}")
+    elif floors:
         xor, cnn = floors["xor"], floors["cnn"]
         lines.append(f"{'floor: XOR':<16}{'-':>7}{'-':>7}{'-':>7}{'-':>7}{xor['f']:18.3f}")
         lines.append(f"{'floor: CNN':<16}{_prf(cnn)}{cnn['map']:7.3f}{cnn['agnostic']['f']:18.3f}")
         lines.append(f"floor: CNN has {cnn['parameters']} parameters, trained for "
                      f"{cnn['training_minutes']:.1f} min on {cnn['training_parts']} other parts")
+    return lines
+
+
+def _verdicts(result: Mapping[str, Any]) -> list[str]:
+    """What became of the parts, and how sure F and mAP are."""
+    lines = []
+    meant = {"escape": "defective parts passed", "false_alarm": "good parts have a reported defect",
+             "review": "parts go to review"}
+    for name, of in meant.items():
+        row = result[name]
+        if row["parts"]:
+            lines.append(f"{row['count']} of {row['parts']} {of}: {_percent(row['rate'])}, 95 % "
+                         f"{_percent(row['low'])} to {_percent(row['high'])}")
+    reasons = result["review"]["reasons"]
+    if reasons:
+        lines.append("reviewed because: " + ", ".join(f"{name} {count}" for name, count in reasons.items()))
+    bootstrap = result["bootstrap"]
+    unit = trusted_unit(bootstrap)
+    intervals = bootstrap[unit] or bootstrap["group"]
+    shown = ", ".join(f"{label} {intervals[name][0]:.3f} to {intervals[name][1]:.3f}"
+                      for name, label in (("f", "F"), ("map", "mAP")) if intervals[name][0] is not None)
+    lines.append(f"95 % over {unit}s: {shown}" + (f" ({bootstrap['note']})" if bootstrap["note"] else ""))
+    accuracy = result["class_accuracy"]
+    if accuracy:
+        lines.append(f"class of the picture right: {accuracy['right']} of {accuracy['pictures']}, "
+                     f"{_percent(accuracy['accuracy'])} ({_percent(accuracy['low'])} to "
+                     f"{_percent(accuracy['high'])})")
+    curve = result["alarm_curve"]
+    if curve:
+        lines += ["", "false alarms  escapes    95 %"]
+        lines += [f"<= {_percent(row['limit']):<10}{_percent(row['escape']):<10} "
+                  f"{_percent(row['escape_low'])} to {_percent(row['escape_high'])}" for row in curve["at"]]
+    return lines
+
+
+def _confidences(result: Mapping[str, Any]) -> list[str]:
+    """Calibration errors, raw and calibrated."""
+    lines = []
+    for name in ("raw", "calibrated"):
+        figures = result["ece"][name]
+        if figures and figures["n"]:
+            lines.append(f"confidence {name}: ECE {figures['equal_width']:.4f} (bins of equal width), "
+                         f"{figures['equal_mass']:.4f} (equal mass), {figures['n']} defects")
+    return lines
+
+
+def _measured(result: Mapping[str, Any]) -> list[str]:
+    """Size errors, where the truth is known."""
+    lines = []
+    for name, row in (result["size_error_mm"] or {}).items():
+        inside = f", {_percent(row['inside']['rate'])} inside the stated uncertainty" if row["inside"] else ""
+        lines.append(f"{name} error: median {row['median']:.4f}, 95th percentile {row['p95']:.4f}, bias "
+                     f"{row['bias']:+.4f} {row['unit']}{inside} ({row['n']}, from {row['source']})")
+    return lines
+
+
+def _against(other: Mapping[str, Any]) -> list[str]:
+    """The other bundle on the same rows."""
+    unit = trusted_unit(other)
+    bundle = other["bundle"]
+    lines = [f"against {bundle['name']} ({bundle['id']} {bundle['precision']}), differences over {unit}s",
+             "                   this   other    this - other, 95 %"]
+    for name, row in other["difference"].items():
+        low, high = row.get(unit, row.get("group", (None, None)))
+        if row["difference"] is not None and low is not None:
+            lines.append(f"{name:<16}{row['first']:7.4f} {row['second']:7.4f} {row['difference']:+9.4f}  "
+                         f"{low:+.4f} to {high:+.4f}")
+    for name, row in other["mcnemar"].items():
+        lines.append(f"{name} right: only this {row['only_first']}, only the other {row['only_second']}, "
+                     f"both {row['both']}, neither {row['neither']}; McNemar p = {row['p']:.3f}")
     return lines
 
 
@@ -150,6 +230,11 @@ def _cost(result: Mapping[str, Any]) -> list[str]:
 def _prf(row: Mapping[str, Any]) -> str:
     """Precision, recall and F, 21 characters."""
     return f"{row['precision']:7.3f}{row['recall']:7.3f}{row['f']:7.3f}"
+
+
+def _percent(share: float) -> str:
+    """`1.3 %`; two digits more under 1 %."""
+    return f"{100.0 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100.0 * share:.3f} %"
 
 
 def _number(value: float | None) -> str:

@@ -33,7 +33,7 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem;
        color: #222; background: #fff }
 h2 { margin-top: 2.2rem; border-bottom: 1px solid #ccc } code { background: #f3f3f3; padding: .1em .3em }
-pre { background: #f3f3f3; padding: .7em; overflow-x: auto }
+pre { background: #f3f3f3; padding: .7em; white-space: pre-wrap }
 table { border-collapse: collapse; margin: 1rem 1.5rem 1rem 0; display: inline-table; vertical-align: top }
 th, td { border: 1px solid #ddd; padding: .2em .6em; text-align: left } th { background: #f7f7f7 }
 td.n, table.confusion td { text-align: right; font-variant-numeric: tabular-nums } caption { text-align: left;

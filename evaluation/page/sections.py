@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..rates.confusion import INVENTED, MISSED
+from ..rates.resampling import trusted_unit
 from ..rates.tally import Tally, curve_of_type
 from .charts import Axes, Line, line_chart
 
@@ -48,7 +49,8 @@ def verdict_section(result: Mapping[str, Any]) -> str:
     rows = []
     for name in ("escape", "false_alarm", "false_reject", "review"):
         row = result[name]
-        rows.append([name.replace("_", " "), *(row[key] for key in ("count", "parts", "rate", "low", "high"))])
+        keys = ("count", "parts", "rate", "low", "high")
+        rows.append([name.replace("_", " "), *(row[key] for key in keys)])
     reasons = ", ".join(f"{name} {count}" for name, count in result["review"]["reasons"].items())
     text = table(("", "count", "of", "share", "95 % from", "to"), rows, "parts, exact binomial bounds")
     text += f"<p>Reviewed because: {html.escape(reasons)}.</p>" if reasons else ""
@@ -90,7 +92,9 @@ def precision_recall_chart(tally: Tally, types: Sequence[str]) -> str:
         if len(recall):
             curve = [(float(x), float(y)) for x, y in zip(recall, precision, strict=True)]
             lines.append(Line(name, [(0.0, curve[0][1]), *curve]))
-    return line_chart(lines, Axes("recall", "precision"), "precision over recall")
+    lowest = min((y for line in lines for _, y in line.points), default=0.0)
+    shown = (0.5 if lowest >= 0.5 else 0.0, 1.0)
+    return line_chart(lines, Axes("recall", "precision", y_range=shown), "precision over recall")
 
 
 def reliability_chart(result: Mapping[str, Any]) -> str:
@@ -141,7 +145,7 @@ def against_section(result: Mapping[str, Any]) -> str:
     other = result["against"]
     if not other:
         return ""
-    unit = "group" if "group" in other["difference"]["f"] else "part"
+    unit = trusted_unit(other)
     rows = [[name, row["first"], row["second"], row["difference"], *row[unit]]
             for name, row in other["difference"].items()]
     tests = [[name, row["both"], row["only_first"], row["only_second"], row["neither"], row["p"]]

@@ -7,7 +7,7 @@ stands beside it, and it is the narrower one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,11 @@ def resampling_units(groups: Sequence[str]) -> dict[str, Sequence[str]]:
     if len(set(groups)) < len(groups) or not units:
         units["part"] = [str(index) for index, _ in enumerate(groups)]
     return units
+
+
+def trusted_unit(header: Mapping[str, Any]) -> str:
+    """Which interval to show where there is room for one: `group` where there are enough, else `part`."""
+    return "part" if header["note"] or header["groups"] < FEWEST_GROUPS else "group"
 
 
 def resampling_header(groups: Sequence[str]) -> dict[str, Any]:
