@@ -32,7 +32,7 @@ from ..report import (
 from .confidence import clean_confidence, review_reasons
 from .disposition import Circumstances, verdict_from_findings
 from .findings import Findings, findings_from_candidates, null_reasons_of
-from .grade.compliance import Sized, compliance_of
+from .grade.compliance import Sized, compliance_of, compliance_of_unseen
 from .quality import Quality, picture_quality, within
 from .sampling import is_sampled
 from .scale import PixelScale
@@ -179,7 +179,10 @@ def report_not_inspected(
     """The report of a part that was accepted and never inspected (aborted) or whose engine failed."""
     failed = reason_code.startswith("failed.")
     unseen = reason_code.replace(".", "_")
-    nulls = dict.fromkeys(("image", "timings_ms", "passes", "confidence"), unseen)
+    nulls = dict.fromkeys(("image", "timings_ms", "passes", "confidence", "quality", "novelty"), unseen)
+    compliance = compliance_of_unseen(setup.recipe.compliance, why)
+    if compliance.decision is not None:
+        nulls["compliance"] = "not_decidable"
     return Report(
         **_common(trigger, sequence, setup, created_at),
         result_state="failed" if failed else "aborted",
@@ -187,6 +190,7 @@ def report_not_inspected(
         result_evaluation="not_decidable" if failed else "undefined",
         disposition="review",
         is_partial=failed,
+        compliance_detail=compliance,
         review_reasons=("engine_failed" if failed else "not_inspected",),
         null_reasons={**nulls, "reasoning": why},
     )

@@ -69,6 +69,11 @@ def compliance_of(
     return max(statements, key=_badness, default=_statement_of_none(rule, tolerance))
 
 
+def compliance_of_unseen(rule: ComplianceRule | None, why: str) -> Compliance:
+    """The statement for a part that was not inspected."""
+    return Compliance() if rule is None else _made(rule, rule.tolerance, "not_decidable", why)
+
+
 def undecided(compliance: Compliance, reasons: Iterable[str]) -> Compliance:
     """The statement of a part that a person must see first: what may be on it is not known."""
     if compliance.decision != "conforms":

@@ -17,7 +17,7 @@ from orinspect.runtime.infer.fuse import CandidateDefect
 from orinspect.runtime.infer.inspector import Inspection
 from orinspect.runtime.infer.judgement import ConfidenceModel, Judgement
 from orinspect.runtime.judge import sampling
-from orinspect.runtime.judge.assessment import Setup, report_from_inspection
+from orinspect.runtime.judge.assessment import Setup, report_from_inspection, report_not_inspected
 from orinspect.runtime.judge.scale import PixelScale
 from orinspect.runtime.limits import Band, ComplianceRule, DefectType, Grade, Measuring, QualityLimits, Review
 from orinspect.runtime.limits import SampleRule as Sample
@@ -220,3 +220,21 @@ def test_a_share_of_confident_passes_is_drawn_as_iso_2859_1_says() -> None:
 def test_a_box_that_cannot_be_a_defect_is_no_clean_pass() -> None:
     report = judged(inspection(dropped=[line()]))
     assert report.review_reasons == ("unusable_box",)
+
+
+def test_a_part_that_was_not_inspected_meets_no_standard() -> None:
+    rule = ComplianceRule("ISO 2768-1", "m", 120.0)
+    report = report_not_inspected(
+        trigger(),
+        7,
+        setup(dataclasses.replace(SURFACE, compliance=rule)),
+        created_at=1767225601.5,
+        reason_code="not_inspected.restart",
+        why="it stopped",
+    )
+    table = json.loads(report.to_json())
+    VALIDATOR.validate(table)
+    assert (report.compliance, report.compliance_detail.decision) == (None, "not_decidable")
+    assert report.compliance_detail.why == "it stopped"
+    assert table["null_reasons"]["compliance"] == "not_decidable"
+    assert "unknown" not in table["null_reasons"].values()
