@@ -55,12 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"orinspect {__version__}")
     from .calibration.commands import add_calibrate  # these load nothing but argparse
     from .evaluation.commands import add_bench, add_evaluate
+    from .evaluation.labelled.commands import add_confidence
     from .evaluation.sweeps.commands import add_limits
     from .jetson.commands import add_engines
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (_add_demo, _add_export, _add_inspect, add_evaluate, _add_run, add_bench, add_engines):
         add(commands)
-    add_calibrate(commands, add_limits)
+    add_calibrate(commands, add_limits, add_confidence)
     return parser
 
 
@@ -146,6 +147,7 @@ def _add_inspect(commands: Any) -> None:
     )
     command.add_argument("image", type=Path, metavar="IMAGE", help="picture of the part, or a clip's folder")
     command.add_argument("--template", type=Path, help="picture of a good part, taken the same way")
+    command.add_argument("--scale", type=Path, metavar="FILE", help="of `orinspect calibrate scale`")
     command.add_argument("--recipe", metavar="ID", help="recipe of the bundle (its only one)")
 
 
@@ -154,7 +156,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     report = inspect_pictures(
         arguments.bundle, arguments.image, template=arguments.template, recipe_id=arguments.recipe,
-        threads=arguments.threads,
+        threads=arguments.threads, scale=arguments.scale,
     )
     print(report.to_json() if arguments.json else json.dumps(report.to_table(), indent=2, ensure_ascii=False))
     return 0

@@ -62,6 +62,13 @@ class InspectionConfig:
 
 
 @dataclass(frozen=True)
+class ScaleConfig:
+    """[scale]: the file of `orinspect calibrate scale`; it goes before the recipe's mm_per_px."""
+
+    file: Path
+
+
+@dataclass(frozen=True)
 class PartConfig:
     """[part]: what the plant knows about all parts of this run."""
 
@@ -111,6 +118,7 @@ class ServiceConfig:
     mqtt: MqttConfig
     outbox: OutboxConfig
     part: PartConfig = field(default_factory=PartConfig)
+    scale: ScaleConfig | None = None
     name: str = "service.toml"
     sha256: str = ""
 

@@ -37,6 +37,8 @@ from .judge.assessment import (
     report_not_inspected,
     trigger_from_frame,
 )
+from .judge.scale import read_scale
+from .judge.site_scale import SiteScale
 from .recipe import Recipe
 from .report import BundleIdentity, ClockReading, Identity, Part, Report, View
 from .uuid7 import result_id_from
@@ -126,13 +128,16 @@ def inspect_pictures(
     template: str | Path | None = None,
     recipe_id: str | None = None,
     threads: int = 2,
+    scale: str | Path | None = None,
     clock: SystemClock | None = None,
 ) -> Report:
     """One picture (and its golden template) by hand: the report that the service would publish.
 
-    `image` may be a folder of pictures in natural order: the frames of one clip.
+    `image` may be a folder of pictures in natural order: the frames of one clip. `scale` is a file of
+    `orinspect calibrate scale`: whoever gives it says that its camera took the picture.
     """
     clock = clock or SystemClock()
+    site_scale = None if scale is None else read_scale(scale)
     paths = [part for part, _ in pairs_in_folder(Path(image))] if Path(image).is_dir() else [Path(image)]
     *earlier, last = (read_picture(path) for path in paths)
     frame = Frame(
@@ -157,9 +162,11 @@ def inspect_pictures(
             recipe=inspector.recipe,
             configuration=Identity("by-hand", None, hashlib.sha256(b"").hexdigest()),  # there is none
             bundle=_identity(opened, "onnxruntime"),
+            scale=site_scale,
             judgement=inspector.judgement,
         )
-        trigger = _accepted(frame, setup, clock, Part(frame.part_id, setup.recipe.product), View("picture"))
+        view = View("picture" if site_scale is None else site_scale.camera_id or "picture")
+        trigger = _accepted(frame, setup, clock, Part(frame.part_id, setup.recipe.product), view)
         return _report(frame, trigger, 1, inspector, setup, clock)
 
 
@@ -175,6 +182,12 @@ def _inspect_until_stopped(
     """Open bundle and camera, then let the inspection thread work; its exit code."""
     with ExitStack() as opened:
         inspector, bundle = opened.enter_context(opening)
+        site = SiteScale(
+            None if config.scale is None else config.scale.file,
+            config.camera.camera_id,
+            unix_s=clock.unix_s(),
+            is_synchronised=clock.synchronised(),
+        )
         setup = Setup(
             device_id=config.device.device_id,
             station_id=config.device.station_id,
@@ -182,6 +195,7 @@ def _inspect_until_stopped(
             recipe=inspector.recipe,
             configuration=Identity(config.name, config.device.version, config.sha256),
             bundle=bundle,
+            scale=site.scale,
             judgement=inspector.judgement,
         )
         _publish_abandoned(outbox, publisher, setup, clock)
@@ -194,7 +208,7 @@ def _inspect_until_stopped(
             )
         )
         publisher.announce("ready")
-        line = _Line(config, clock, outbox, publisher, inspector, camera, setup)
+        line = _Line(config, clock, outbox, publisher, inspector, camera, setup, site)
         thread = threading.Thread(target=line.run, args=(bell,), name="inspection")
         thread.start()
         bell.wait()
@@ -219,10 +233,11 @@ class _Line:
         inspector: Inspects,
         camera: ProcessCamera,
         setup: Setup,
+        site: SiteScale,
     ) -> None:
         self.failure: OrinspectError | None = None
         self.exit_code = 0
-        self._config, self._clock, self._setup = config, clock, setup
+        self._config, self._clock, self._setup, self._site = config, clock, setup, site
         self._outbox, self._publisher = outbox, publisher
         self._inspector, self._camera = inspector, camera
         self._stopping = False
@@ -280,7 +295,9 @@ class _Line:
             trigger.to_json(),
         )
         try:
-            payload = _report(frame, trigger, sequence, self._inspector, setup, self._clock).to_json()
+            report = _report(frame, trigger, sequence, self._inspector, setup, self._clock)
+            self._site.follow(report)
+            payload = report.to_json()
         except PictureError as error:
             log.warning("part %s was not inspected: %s", frame.part_id, error)
             payload = self._not_inspected(trigger, sequence, "not_inspected.picture", str(error))
