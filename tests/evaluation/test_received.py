@@ -44,7 +44,15 @@ def _report(frame: Frame, boxes: tuple[NamedBox, ...]) -> dict[str, Any]:
     accepted = accepted.__class__(**{**accepted.__dict__, "part": part})
     found = inspection([candidate(box.type, box.bbox_xyxy, 0.95) for box in boxes])  # type: ignore[arg-type]
     report = report_from_inspection(
-        accepted, frame.sequence, frame, found, setup(RECIPE), created_at=1.0, capture_ms=1.0, total_ms=50.0
+        accepted,
+        frame.sequence,
+        frame,
+        found,
+        setup(RECIPE),
+        created_at=1.0,
+        capture_ms=1.0,
+        total_ms=50.0,
+        clock=lambda: 0.0,
     )
     table: dict[str, Any] = json.loads(report.to_json())
     return table
