@@ -32,8 +32,8 @@ _PLACES = 12  # tried for one outline before a smaller one
 _TRIES = 6  # outlines drawn for one defect before another is begun
 _NOISE_FACTOR = 3.3  # mean change over the mask against the noise
 _LEAST_CHANGE = 8.0  # levels, however little noise there is: a person must see it
-# And against the texture around: a thin line drowns in it, a large shade does not.
-_TEXTURE_FACTOR = {"scratch": 1.6, "dent": 1.1, "pit": 1.6, "rust": 1.0, "stain": 0.7, "crack": 1.5}
+# And against the texture around: shade and thin lines drown in it, a film of another colour does not.
+_TEXTURE_FACTOR = {"scratch": 1.6, "dent": 2.3, "pit": 1.6, "rust": 1.0, "stain": 0.7, "crack": 1.5}
 
 
 @dataclass(frozen=True)
