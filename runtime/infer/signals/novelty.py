@@ -1,14 +1,16 @@
 """How unlike the calibration pictures a part is, by what the vision encoder says of its tiles.
 
-Every image token gets its Mahalanobis distance from the calibration pictures' tokens (Lee et al., "A simple
-unified framework for detecting out-of-distribution samples and adversarial attacks", NeurIPS 2018): along
-the few directions in which those vary most with their own variances, across them with one common variance
-(the probabilistic principal components of Tipping and Bishop, 1999: a shrunk covariance that a few hundred
-tokens can fill). A tile counts by the quarter of its tokens that deviate most, a part by its worst tile.
+A tile is the mean of its image tokens. It gets its Mahalanobis distance from the tiles of the calibration
+pictures (Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial
+attacks", NeurIPS 2018): along the few directions in which those vary most with their own variances, across
+them with one common variance (the probabilistic principal components of Tipping and Bishop, 1999: a shrunk
+covariance that a few hundred tiles can fill). A part counts by the mean over its tiles, as far as that lies
+above what so many tiles of a calibration picture have.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,53 +20,58 @@ import numpy.typing as npt
 from ...errors import BundleError
 from ..engines.engine import FloatArray
 
-DEVIATING_SHARE = 0.25
-"""Share of a tile's tokens that speak for it: what is strange is seldom the whole tile."""
+NUMBERS = ("residual", "tile_mean", "tile_spread", "part_spread", "limit", "quantile")
 
 
 @dataclass(frozen=True)
 class NoveltyModel:
-    """What the calibration pictures' tokens are like.
+    """What the tiles of the calibration pictures are like.
 
     `mean` [H], `directions` [k, H] orthonormal, `variances` [k], `residual`: variance in each of the other
-    H - k directions; `limit`: the distance that counts as novelty 1, the `quantile` of calibration parts.
+    H - k directions; `tile_mean`, `tile_spread`: mean and standard deviation of the tiles' distances;
+    `part_spread`: standard deviation of the parts beside that; `limit`: the score that counts as novelty 1,
+    the `quantile` of calibration parts.
     """
 
     mean: FloatArray
     directions: FloatArray
     variances: FloatArray
     residual: float
+    tile_mean: float
+    tile_spread: float
+    part_spread: float
     limit: float
     quantile: float
 
-    def novelty(self, tokens: FloatArray) -> float:
-        """Of a part's tokens [tiles, T, H]: above 1 it is unlike the calibration pictures; 0 for no tiles."""
-        return max((float(one) for one in self.tile_distances(tokens)), default=0.0) / self.limit
+    def novelty(self, distances: float, tiles: int) -> float:
+        """Of a part with the sum of its tiles' distances: above 1 it is unlike the calibration pictures; 0
+        for one whose tiles are as near as theirs, and for no tiles.
+        """
+        return max(self.score(distances, tiles) / self.limit, 0.0)
+
+    def score(self, distances: float, tiles: int) -> float:
+        """How many standard deviations the mean distance of so many tiles lies above the common one."""
+        if not tiles:
+            return 0.0
+        spread = math.sqrt(self.tile_spread**2 / tiles + self.part_spread**2)
+        return (distances / tiles - self.tile_mean) / spread
 
     def tile_distances(self, tokens: FloatArray) -> npt.NDArray[np.float64]:
-        """[tiles] distance of each tile, 1 for one that deviates as the average token does."""
-        distances = np.sort(self.token_distances(tokens), axis=1)  # [tiles, T]
-        most = max(1, round(DEVIATING_SHARE * tokens.shape[1]))
-        return np.asarray(distances[:, -most:].mean(axis=1))
-
-    def token_distances(self, tokens: FloatArray) -> npt.NDArray[np.float64]:
-        """[tiles, T] root of the mean square deviation of each token, in standard deviations."""
-        away = tokens.astype(np.float32) - self.mean  # [tiles, T, H]
-        along = away @ self.directions.T  # [tiles, T, k]
+        """[tiles] of tokens [tiles, T, H]: root of the mean square deviation in standard deviations."""
+        away = tokens.mean(axis=1, dtype=np.float32) - self.mean  # [tiles, H]
+        along = away @ self.directions.T  # [tiles, k]
         across = np.maximum((away**2).sum(axis=-1) - (along**2).sum(axis=-1), 0.0)
         squares = (along**2 / self.variances).sum(axis=-1) + across / self.residual
         return np.asarray(np.sqrt(squares / tokens.shape[-1]), np.float64)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the `novelty` section of `judgement.json`, numbers to six digits."""
-        return {
+        arrays = {
             "mean": _six(self.mean),
             "directions": [_six(row) for row in self.directions],
             "variances": _six(self.variances),
-            "residual": float(f"{self.residual:.6g}"),
-            "limit": float(f"{self.limit:.6g}"),
-            "quantile": self.quantile,
         }
+        return arrays | {name: float(f"{getattr(self, name):.6g}") for name in NUMBERS}
 
     @classmethod
     def from_json(cls, section: dict[str, Any], hidden: int) -> NoveltyModel:
@@ -74,16 +81,15 @@ class NoveltyModel:
                 np.asarray(section["mean"], np.float32),
                 np.asarray(section["directions"], np.float32).reshape(-1, hidden),
                 np.asarray(section["variances"], np.float32),
-                float(section["residual"]),
-                float(section["limit"]),
-                float(section["quantile"]),
+                *(float(section[name]) for name in NUMBERS),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
                 f"the bundle's judgement has a broken novelty section ({error!r}); calibrate it anew"
             ) from error
         fits = model.mean.shape == (hidden,) and len(model.variances) == len(model.directions)
-        if not (fits and model.limit > 0 and model.residual > 0 and bool((model.variances > 0).all())):
+        positive = min(model.limit, model.residual, model.tile_spread, *model.variances.tolist()) > 0
+        if not (fits and positive):
             raise BundleError(
                 f"the bundle's novelty section is not of this model (tokens of {hidden} numbers, its mean has"
                 f" {model.mean.size}); calibrate it anew"
@@ -92,16 +98,22 @@ class NoveltyModel:
 
 
 class NoveltyMeter:
-    """The novelty of one part, whose tiles come in chunks; None without a model."""
+    """The novelty of one part, whose tiles come in chunks."""
 
     def __init__(self, model: NoveltyModel | None) -> None:
         self._model = model
-        self.novelty: float | None = None if model is None else 0.0
+        self._sum, self._tiles = 0.0, 0
 
     def see(self, tokens: FloatArray) -> None:
         """Some tiles' tokens of their last picture, [tiles, T, H]."""
-        if self._model is not None and self.novelty is not None:
-            self.novelty = max(self.novelty, self._model.novelty(tokens))
+        if self._model is not None:
+            self._sum += float(self._model.tile_distances(tokens).sum())
+            self._tiles += len(tokens)
+
+    @property
+    def novelty(self) -> float | None:
+        """Of the tiles seen so far; None without a model."""
+        return None if self._model is None else self._model.novelty(self._sum, self._tiles)
 
 
 def _six(numbers: FloatArray) -> list[float]:

@@ -1,0 +1,1 @@
+"""Labelled pictures, inspected, as what confidences are fitted on."""
