@@ -83,8 +83,7 @@ class Inspector:
         self._detectors, self._clock = tuple(detectors), clock
         _check_fit(bundle, self._compiled, self._detectors)
         self._judgement = judgement_of(bundle, self.recipe.id)
-        novelty = self._judgement.novelty
-        self._novelty = None if novelty is None else NoveltyModel.from_json(novelty, bundle.shape.hidden)
+        self._novelty = _novelty_model(self._judgement, bundle.shape.hidden)
         self._looks_again = looks_again and self.recipe.review.second_look and "dense" in self._detectors
         self._decoder: Decoder | None = None
         self._rows = 1  # of one decoder call
@@ -301,6 +300,10 @@ class Inspector:
 def _ungated(compiled: CompiledRecipe) -> CompiledRecipe:
     recipe = compiled.recipe
     return replace(compiled, recipe=replace(recipe, gate=replace(recipe.gate, min_pixels=0)))
+
+
+def _novelty_model(judgement: Judgement, hidden: int) -> NoveltyModel | None:
+    return None if judgement.novelty is None else NoveltyModel.from_json(judgement.novelty, hidden)
 
 
 def _check_fit(bundle: Bundle, compiled: CompiledRecipe, detectors: tuple[str, ...]) -> None:

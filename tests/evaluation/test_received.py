@@ -72,7 +72,7 @@ def test_perfect_reports_score_one(perfect: list[dict[str, Any]]) -> None:
     assert (summary["parts"], summary["precision"], summary["recall"], summary["f"]) == (3, 1.0, 1.0, 1.0)
     assert summary["passed"]
     assert summary["ms_per_part"]["total"] == 50.0
-    assert "measure" not in summary["ms_per_part"]
+    assert summary["ms_per_part"]["measure"] == 0.0
     assert summary["row_passes_per_tile"] == 3.0
     assert summary["engine_calls_per_part"] == 7.0
     assert summary["canonical_tokens_per_part"] == 60.0
