@@ -45,7 +45,7 @@ class Circumstances:
     """What the rules want to know beside the findings.
 
     failed: the answer was cut or does not parse; picture: review reasons of the whole picture; unlisted:
-    those of what was found and cannot be listed; clean: confidence that a part without a defect has none;
+    those of what was found and cannot be listed; clean: confidence that nothing else is on the part;
     is_scale_unusable: a scale is there and must not be used; is_sampled: drawn for the lot's sample.
     """
 
@@ -105,7 +105,7 @@ def verdict_from_findings(
     if sure:
         return made("reject", [], max(sure))
     reasons = [name for names in doubts.values() for name in names]
-    reasons += _part_doubts(findings, recipe, circumstances, compliance, is_unsure=bool(deciding))
+    reasons += _part_doubts(recipe, circumstances, compliance, is_unsure=bool(deciding))
     if reasons:
         return made("review", reasons, strongest)
     minor = [each.confidence for each in findings if each.graded.severity == "minor"]
@@ -149,7 +149,6 @@ def _doubts(finding: Finding, recipe: Recipe, circumstances: Circumstances) -> t
 
 
 def _part_doubts(
-    findings: Sequence[Finding],
     recipe: Recipe,
     circumstances: Circumstances,
     compliance: Compliance,
@@ -158,8 +157,7 @@ def _part_doubts(
 ) -> list[str]:
     """Review reasons that no single defect has."""
     reasons = list(circumstances.unlisted)
-    relevant = [each for each in findings if each.graded.severity != "ignore"]
-    if not relevant and circumstances.clean < recipe.thresholds.review_confidence:
+    if circumstances.clean < recipe.thresholds.review_confidence:
         reasons.append("low_confidence")
     if compliance.decision == "not_decidable":
         reasons.append("compliance_undecided")

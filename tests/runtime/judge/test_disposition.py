@@ -78,6 +78,7 @@ CASES = [
     (verdict(finding("minor"), finding(confidence=UNSURE, defect_id="d2"), minor="pass"), "review", LOW),
     (verdict(clean=UNSURE), "review", LOW),
     (verdict(finding("ignore"), clean=UNSURE), "review", LOW),
+    (verdict(finding("minor"), minor="pass", clean=UNSURE), "review", LOW),
     (verdict(unlisted=("unknown_type",)), "review", ("unknown_type",)),
     (verdict(finding("minor", mildest="ignore")), "review", ("scale_uncertain",)),
     (verdict(finding("major", mildest="minor"), minor="pass"), "review", ("scale_uncertain",)),
