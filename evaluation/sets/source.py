@@ -27,7 +27,7 @@ from .formats.labelme import labelme_files, labelme_sheets
 from .formats.marks import rows_from_sheets
 from .formats.masks import is_mask_folder, mask_rows
 from .formats.reading import text_from_file
-from .formats.voc import ANNOTATION_FOLDERS, voc_sheets, voc_split
+from .formats.voc import is_voc, voc_sheets, voc_split
 from .plain import plain_rows
 from .scene_rows import PRODUCTS, SCENE_PREFIX, scene_options, scene_rows
 from .splits import MAGNETIC_TYPES, NEU_TYPES, SPLITS, is_magnetic, is_neu, magnetic_rows, neu_rows
@@ -177,12 +177,10 @@ def _kinds_of_folder(folder: Path) -> list[str]:
         return ["magnetic"]
     if is_neu(folder):
         return ["neu"]
-    has_xml = any(any(place.glob("*.xml")) for place in
-                  (folder, *(folder / one for one in ANNOTATION_FOLDERS)) if place.is_dir())
     has_coco = any(is_coco(file) for place in (folder, folder / "annotations")
                    for file in place.glob("*.json"))
     checks: dict[str, Callable[[], bool]] = {
-        "coco": lambda: has_coco, "voc": lambda: has_xml,
+        "coco": lambda: has_coco, "voc": lambda: is_voc(folder),
         "labelme": lambda: bool(labelme_files(folder)), "masks": lambda: is_mask_folder(folder)}
     return [kind for kind, check in checks.items() if check()]
 
@@ -201,9 +199,9 @@ def _labelled_rows(
         if place.kind == "neu":
             return neu_rows(path, side or "validation")
         return magnetic_rows(path, side or "validation", box_margin_px)
+    names = class_names(types, classes, path.parent if path.is_file() else path)
     if place.kind == "coco":
         path = coco_file(path)
-    names = class_names(types, classes, path.parent if path.is_file() else path)
     rows = _format_rows(place.kind, path, names, box_margin_px)
     stems = voc_split(path, side or "validation") if place.kind == "voc" and side != "all" else None
     if stems is not None:

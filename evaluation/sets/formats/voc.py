@@ -21,6 +21,17 @@ SETS = Path("ImageSets", "Main")
 SETS_OF_SPLIT = {"train": ("train.txt",), "validation": ("val.txt", "test.txt")}
 
 
+def is_voc(folder: Path) -> bool:
+    """Whether a folder, or the folder of annotations in it, holds XML files that are VOC's."""
+    places = (folder, *(folder / one for one in ANNOTATION_FOLDERS))
+    files = (file for place in places for file in sorted(place.glob("*.xml")))
+    first = next(files, None)
+    if first is None:
+        return False
+    with first.open("rb") as file:
+        return b"<annotation" in file.read(4096)
+
+
 def voc_sheets(folder: Path, names: ClassNames) -> list[Sheet]:
     """Every picture of a VOC folder in natural order; DataSetError names the file that is wrong."""
     annotations = next((folder / one for one in ANNOTATION_FOLDERS if (folder / one).is_dir()), folder)
@@ -28,7 +39,10 @@ def voc_sheets(folder: Path, names: ClassNames) -> list[Sheet]:
     files = {path.stem: path for path in annotations.glob("*.xml")}
     if not files:
         raise DataSetError(f"{annotations} holds no .xml file; a VOC folder has one a picture")
-    shown = {path.stem: path for path in pictures.iterdir() if is_picture_file(path)}
+    shown: dict[str, Path] = {}
+    for path in sorted(pictures.iterdir()):
+        if is_picture_file(path) and shown.setdefault(path.stem, path) != path:
+            raise DataSetError(f"{path} and {shown[path.stem].name} have one name; an annotation fits both")
     alone = sorted(set(files) - set(shown))
     if alone:
         raise DataSetError(f"{files[alone[0]]} has no picture {alone[0]} in {pictures};"

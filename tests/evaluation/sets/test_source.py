@@ -8,9 +8,10 @@ import pytest
 
 from orinspect.evaluation.sets.deeppcb import VALIDATION_BOARDS
 from orinspect.evaluation.sets.scene_rows import truth_from_scene
-from orinspect.evaluation.sets.source import rows_from_source, training_rows
+from orinspect.evaluation.sets.source import default_split, rows_from_source, training_rows
 from orinspect.runtime.capture.scenes import pcb_scene
 from orinspect.runtime.errors import DataSetError
+from orinspect.tests.evaluation.sets.drawn_sets import write_labelme, write_voc
 from orinspect.tests.evaluation.small_data_set import write_deeppcb
 
 BOARDS = {"group00041": 2, "group13000": 3, "group92000": 1}
@@ -186,3 +187,26 @@ def test_a_folder_of_pairs_brings_its_templates(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a_temp.png"), np.zeros((9, 9), np.uint8))
     with pytest.raises(DataSetError, match="give pictures of one size"):
         row.read()
+
+
+def test_a_folder_that_can_be_read_in_two_ways_asks_which(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": ()})
+    write_labelme(tmp_path, "b")
+    with pytest.raises(DataSetError, match=r"2 ways; say which: voc:.* or labelme:"):
+        rows_from_source(str(tmp_path))
+    assert [row.name for row in rows_from_source(f"voc:{tmp_path}")] == ["a.jpg"]
+    with pytest.raises(DataSetError, match="does not exist"):
+        rows_from_source(f"coco:{tmp_path}/gone.json")
+
+
+@pytest.mark.parametrize(("split", "said"), [
+    (None, "validation"), ("all", "all")])
+def test_a_deeppcb_folder_may_be_said_outright(folder: Path, split: str | None, said: str) -> None:
+    rows = rows_from_source(f"deeppcb:{folder}", split=split)
+    assert len(rows) == (3 if said == "validation" else 6)
+    assert default_split(f"deeppcb:{folder}") == "validation" and default_split("scenes:pcb") == "scenes"
+
+
+def test_a_recipe_of_other_types_is_refused(folder: Path) -> None:
+    with pytest.raises(DataSetError, match=r"shows open, .* knows only dent"):
+        rows_from_source(str(folder), types=("dent",))

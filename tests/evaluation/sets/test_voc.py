@@ -8,7 +8,13 @@ import pytest
 
 from orinspect.evaluation.sets.source import rows_from_source
 from orinspect.runtime.errors import DataSetError
-from orinspect.tests.evaluation.sets.drawn_sets import TYPES, jpeg_with_orientation, voc_xml, write_voc
+from orinspect.tests.evaluation.sets.drawn_sets import (
+    TYPES,
+    draw,
+    jpeg_with_orientation,
+    voc_xml,
+    write_voc,
+)
 
 
 def test_boxes_count_from_one_and_hold_both_ends(tmp_path: Path) -> None:
@@ -88,3 +94,14 @@ def test_an_annotation_without_its_picture_is_named(tmp_path: Path) -> None:
 def test_calibration_takes_a_set_without_a_split_whole(tmp_path: Path) -> None:
     folder = write_voc(tmp_path, {"a": (("dent", 2, 2, 9, 9),), "b": None})
     assert len(rows_from_source(str(folder), split="train", unlabelled=True)) == 2
+
+
+def test_two_pictures_of_one_name_are_refused_and_other_xml_is_no_annotation(tmp_path: Path) -> None:
+    folder = write_voc(tmp_path / "set", {"a": (("dent", 2, 2, 9, 9),)})
+    draw(folder / "JPEGImages" / "a.png")
+    with pytest.raises(DataSetError, match=r"a\.png and a\.jpg have one name"):
+        rows_from_source(f"voc:{folder}")
+    draw(tmp_path / "plain" / "a.png")
+    (tmp_path / "plain" / "camera.xml").write_text("<settings/>")
+    (row,) = rows_from_source(str(tmp_path / "plain"), unlabelled=True)
+    assert not row.read().is_labelled
