@@ -45,7 +45,7 @@ def test_pictures_of_any_size_are_made_of_scenes() -> None:
     assert surface(600, 520, defects=1).image.shape == (520, 600, 3)
     assert size_from_text("4000x3000") == (4000, 3000)
     for text in ("4000", "0x3", "ax3"):
-        with pytest.raises(ValueError, match="size|invalid"):
+        with pytest.raises(ValueError, match=r"size|invalid"):
             size_from_text(text)
 
 

@@ -27,6 +27,13 @@ CELL_PX = 64
 BAND_PX = 1
 """An edge may lie this far off on either side without being a difference."""
 
+LIGHT_SAMPLE_PX = 50_000
+DARKEST = 12.0
+"""Grey levels under which a pixel of the template does not tell how bright the part is."""
+
+LIGHT_SLACK = 1.05
+"""Factor by which a part may be brighter or darker than its template and is compared as it is."""
+
 WHOLE_PX = 1 << 20
 """Pixels that are all asked how the whole template lies; a larger picture is asked in bands of its rows."""
 
@@ -58,6 +65,27 @@ def shift_between(template: ByteArray, part: ByteArray, max_shift_px: int) -> tu
     starts = np.linspace(border, part.shape[0] - border - rows, BANDS).astype(int)
     windows = [template[start - border : start + rows + border] for start in starts]
     return _best_shift(windows, [part[start : start + rows, border:-border] for start in starts])
+
+
+def light_between(template: ByteArray, part: ByteArray) -> float:
+    """How bright the part is beside its template: the median over pixels of their ratio, 1 alike.
+
+    template and part: [H, W] uint8 of one size, at most a few pixels beside each other: most of a part is
+    flat over more than that, so edges, wider lines and defects are the few that a median does not hear. Black
+    pixels say nothing; a sample of the rest does.
+    """
+    step = max(1, math.ceil(math.sqrt(part.size / LIGHT_SAMPLE_PX)))
+    before, after = (
+        each[step // 2 :: step, step // 2 :: step].astype(np.float32) for each in (template, part)
+    )
+    lit = before > DARKEST
+    return float(np.median(after[lit] / before[lit])) if lit.any() else 1.0
+
+
+def relit(picture: ByteArray, light: float) -> ByteArray:
+    """A picture of any shape as it would be with the light divided by `light`, clipped at white."""
+    levels = np.clip(np.round(np.arange(256) / max(light, 1.0 / 255.0)), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(picture, levels), np.uint8)
 
 
 def template_tile(

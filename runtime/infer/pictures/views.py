@@ -22,7 +22,7 @@ from ...errors import PictureError
 from ...recipe import FRAMES_A_PATCH, Recipe
 from ..engines.engine import Engine, FloatArray
 from ..shape import ModelShape
-from .register import ByteArray
+from .register import LIGHT_SLACK, ByteArray, light_between, relit
 from .tiles import (
     Tile,
     frame_pixels,
@@ -80,9 +80,17 @@ def view_from_frame(recipe: Recipe, frame: Frame) -> View:
 
 
 def view_from_pair(recipe: Recipe, template: ByteArray, part: ByteArray) -> View:
-    """Template and part, each [H, W] grey or [H, W, 3] BGR; PictureError when they differ in size."""
+    """Template and part, each [H, W] grey or [H, W, 3] BGR; PictureError when they differ in size.
+
+    A part that is darker or brighter than its template by more than LIGHT_SLACK is shown in the template's
+    light: it would differ everywhere else, and no defect would stand out.
+    """
     is_temporal = recipe.compare != "two_images"
     greys = grey(template), grey(part)
+    if greys[0].shape == greys[1].shape:
+        light = light_between(*greys)
+        if not 1.0 / LIGHT_SLACK <= light <= LIGHT_SLACK:
+            greys, part = (greys[0], relit(greys[1], light)), relit(part, light)
     pairs = tile_pairs(
         *greys,
         tile_px=recipe.tiling.tile_px,

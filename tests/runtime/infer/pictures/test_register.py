@@ -13,7 +13,9 @@ from orinspect.runtime.infer.pictures.register import (
     SHIFT_COST,
     WHOLE_PX,
     clusters_of_differences,
+    light_between,
     outside_band,
+    relit,
     shift_between,
     template_tile,
     window_at,
@@ -146,3 +148,30 @@ def test_a_large_picture_is_asked_in_bands() -> None:
         template = whole[20 - dy : 20 - dy + 1400, 20 - dx : 20 - dx + 1300]
         assert part.size > WHOLE_PX
         assert shift_between(template, part, 6) == (dx, dy)
+
+
+@pytest.mark.parametrize("light", [0.3, 0.7, 1.0, 1.2])
+def test_light_is_found_whatever_else_differs(light: float) -> None:
+    """Wider copper, a shift, noise and a defect do not change it: most of a part is flat."""
+    whole = np.where(blobs(400, 500) > 0, 190, 60).astype(np.uint8)
+    template = cv2.erode(whole, np.ones((3, 3), np.uint8))
+    noise = np.random.default_rng(1).normal(0, 4, whole.shape)
+    part = np.clip(np.roll(whole, (2, -3), (0, 1)) * light + noise, 0, 255).astype(np.uint8)
+    part[100:200, 100:220] = 255
+    assert light_between(template, part) == pytest.approx(light, rel=0.03)
+    assert light_between(part, template) == pytest.approx(1 / light, rel=0.03)
+
+
+def test_a_scan_of_black_and_white_has_one_light() -> None:
+    template = blobs(300, 300)
+    part = cv2.erode(np.roll(template, 3, 1), np.ones((5, 5), np.uint8))
+    assert light_between(template, part) == 1.0
+    assert light_between(np.zeros_like(template), part) == 1.0
+
+
+def test_a_picture_is_shown_in_another_light() -> None:
+    picture = np.array([[0, 10, 100, 200]], np.uint8)
+    assert relit(picture, 0.5).tolist() == [[0, 20, 200, 255]]
+    assert relit(picture, 2.0).tolist() == [[0, 5, 50, 100]]
+    assert relit(np.repeat(picture[..., None], 3, 2), 0.5).shape == (1, 4, 3)
+    assert relit(picture, 0.0).max() == 255, "no light at all is no division by zero"

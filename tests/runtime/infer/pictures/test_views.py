@@ -67,6 +67,18 @@ def test_two_images_are_cut_where_the_grey_pair_registers_best() -> None:
     assert same.max() < 1
 
 
+def test_a_dark_part_is_shown_in_its_templates_light() -> None:
+    recipe = small_recipe(tiling=Tiling(64, 64, (1.0,)), registration=Registration(0, 0))
+    template = np.kron(colours(6, 32, 32)[..., 0] // 2 + 64, np.ones((8, 8), np.uint8))
+    part = template.copy()
+    part[110:130, 110:130] = 255 - part[110:130, 110:130]
+    same = view_from_pair(recipe, template, part)
+    dark = view_from_pair(recipe, template, (part // 2).astype(np.uint8))
+    assert 0 < len(same.tiles) < same.total
+    assert dark.tiles == same.tiles, "no place differs by its light alone"
+    assert np.abs(dark.pixels[:, :, 0].astype(int) - same.pixels[:, :, 0]).max() <= 2
+
+
 def test_a_grey_camera_fills_three_channels() -> None:
     recipe = small_recipe(mode="single", compare=None, tiling=ONE_TILE)
     view = view_from_frames(recipe, [colours(3)[..., 1]])
