@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..calibration.confidence.calibration_error import calibration_error, reliability_bins
 from ..runtime.infer.fuse import CandidateDefect
 from ..runtime.recipe import Recipe, Thresholds
-from ..runtime.report import Defect
+from ..runtime.report import Defect, SizeMm
 from .inspected import EvaluatedPart
 from .rates.confusion import class_accuracy, confusion_matrix
 from .rates.cost import passes_summary, stage_times
@@ -38,8 +38,6 @@ DETECTORS = ("dense", "words", "both")
 TAIL_FACTOR = 0.1
 # A detection with this share of itself inside an ignored region says nothing about the detector.
 IGNORED_SHARE = 0.5
-# Reports give four digits of a confidence.
-ROUNDING = 1e-4
 
 
 def scored_parts(parts: Sequence[EvaluatedPart], recipe: Recipe) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def scored_parts(parts: Sequence[EvaluatedPart], recipe: Recipe) -> dict[str, An
         "alarm_curve": alarm_curve(verdicts, group_weights(groups)),
         "bootstrap": bootstrap_intervals(parts, Tally.of(both), verdicts),
         "ece": calibration_figures(parts),
-        "size_error_mm": size_error_figures(_sizes(parts, recipe.box_margin_px)),
+        "size_error_mm": size_error_figures(_sizes(parts)),
         **stage_times([_stages(part) for part in parts], [part.total_ms for part in parts]),
         "passes": passes_summary([(part.inspection.passes, len(part.inspection.defects)) for part in parts]),
         "failed_parts": [{"image": part.name, "reason": part.inspection.failed}
@@ -83,13 +81,15 @@ def part_verdicts(parts: Sequence[EvaluatedPart], both: Sequence[ScoredPicture])
     """The judge's dispositions beside the truth; evidence is the strongest candidate in the ranking of AP."""
     verdicts = []
     for part, picture in zip(parts, both, strict=True):
-        disposition, reasons = "reject" if picture.detections else "pass", ()
+        disposition: str = "reject" if picture.detections else "pass"
+        reasons: tuple[str, ...] = ()
+        reported = len(picture.detections)
         if part.report is not None:
             disposition, reasons = part.report.disposition, part.report.review_reasons
+            reported = sum(defect.severity != "ignore" for defect in part.report.defects)
         evidence = max((box.confidence for box in (*picture.ranked, *picture.detections)), default=0.0)
         has_defect = bool(part.truth or part.ignored or part.label)
-        verdicts.append(PartVerdict(part.name, has_defect, disposition, len(picture.detections), reasons,
-                                    evidence))
+        verdicts.append(PartVerdict(part.name, has_defect, disposition, reported, reasons, evidence))
     return verdicts
 
 
@@ -131,12 +131,11 @@ def calibration_figures(parts: Sequence[EvaluatedPart]) -> dict[str, Any]:
     A report's confidence is the calibrated one where the bundle brings a calibration; a defect is right when
     it finds a true box of its type.
     """
-    raw = [float(found.confidence) for part in parts for found in part.inspection.defects]
-    table = {"raw": _reliability([(boxes_of(part.inspection.defects), part) for part in parts])}
+    raw = [(boxes_of(part.inspection.defects), part) for part in parts]
+    defects = [defect for part in parts if part.report is not None for defect in part.report.defects]
+    is_calibrated = any(defect.confidence != defect.raw_confidence for defect in defects)
     reported = [(_reported_boxes(part.report.defects), part) for part in parts if part.report is not None]
-    said = sorted(box.confidence for boxes, _ in reported for box in boxes)
-    is_other = len(said) != len(raw) or not np.allclose(said, sorted(raw), atol=ROUNDING)
-    return {**table, "calibrated": _reliability(reported) if said and is_other else None}
+    return {"raw": _reliability(raw), "calibrated": _reliability(reported) if is_calibrated else None}
 
 
 def _reliability(said: Sequence[tuple[tuple[NamedBox, ...], EvaluatedPart]]) -> dict[str, Any]:
@@ -186,31 +185,27 @@ def _only_type(truth: Iterable[NamedBox]) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-def _sizes(parts: Sequence[EvaluatedPart], margin_px: int) -> list[MeasuredSize]:
+def _sizes(parts: Sequence[EvaluatedPart]) -> list[MeasuredSize]:
     """Measured beside true extents of every defect that was found with its type and whose size is known."""
     rows = []
     for part in parts:
         defects = part.report.defects if part.report is not None else ()
         for defect, index in zip(defects, matches(_reported_boxes(defects), part.truth), strict=True):
             if index is not None and index < len(part.truth_sizes) and part.truth_sizes[index] is not None:
-                rows += _size_rows(defect, part.truth_sizes[index], part.mm_per_px, margin_px)
+                rows += _size_rows(defect, part.truth_sizes[index])
     return rows
 
 
-def _size_rows(defect: Defect, true: Any, mm_per_px: float | None, margin_px: int) -> list[MeasuredSize]:
-    """Length, width and area as reported; length and width of the box less its margin where none is."""
-    wanted = {"length": true.length_mm, "width": true.width_mm, "area": true.area_mm2}
-    size = defect.size_mm
-    if size is not None:
-        quantities = {"length": size.length, "width": size.width, "area": size.area_mm2}
-        return [MeasuredSize(name, defect.type, one.value, wanted[name], one.expanded_uncertainty)
-                for name, one in quantities.items() if one is not None and wanted[name] is not None]
-    if mm_per_px is None:
-        return []
-    x1, y1, x2, y2 = defect.bbox
-    sides = sorted((max(side - 2 * margin_px, 1.0) * mm_per_px for side in (x2 - x1, y2 - y1)), reverse=True)
-    return [MeasuredSize(name, defect.type, side, wanted[name], source="box")
-            for name, side in zip(("length", "width"), sides, strict=True) if wanted[name] is not None]
+def _size_rows(defect: Defect, true: Any) -> list[MeasuredSize]:
+    """Length, width and area as reported beside the truth; `measured` is None where the report says null."""
+    size = defect.size_mm or SizeMm(None, None, None)
+    rows = []
+    for name, one, known in (("length", size.length, true.length_mm), ("width", size.width, true.width_mm),
+                             ("area", size.area_mm2, true.area_mm2)):
+        if known is not None:
+            value, uncertainty = (None, None) if one is None else (one.value, one.expanded_uncertainty)
+            rows.append(MeasuredSize(name, defect.type, known, value, uncertainty))
+    return rows
 
 
 def _stages(part: EvaluatedPart) -> dict[str, float]:

@@ -164,9 +164,12 @@ def _measured(result: Mapping[str, Any]) -> list[str]:
     """Size errors, where the truth is known."""
     lines = []
     for name, row in (result["size_error_mm"] or {}).items():
-        inside = f", {_percent(row['inside']['rate'])} inside the stated uncertainty" if row["inside"] else ""
+        if not row["n"]:
+            lines.append(f"{name}: none of {row['unmeasured']} measured")
+            continue
+        inside = f", {_percent(row['inside']['rate'])} inside its uncertainty" if row["inside"] else ""
         lines.append(f"{name} error: median {row['median']:.4f}, 95th percentile {row['p95']:.4f}, bias "
-                     f"{row['bias']:+.4f} {row['unit']}{inside} ({row['n']}, from {row['source']})")
+                     f"{row['bias']:+.4f} {row['unit']}{inside} ({row['n']} measured, {row['unmeasured']} not)")
     return lines
 
 

@@ -87,8 +87,9 @@ def precision_recall_chart(tally: Tally, types: Sequence[str]) -> str:
     """A curve a type over all candidates, reported or not."""
     lines = []
     for name in types:
-        ranked = tally.ranked.get(name)
-        recall, precision = curve_of_type(ranked) if ranked else ([], [])
+        if name not in tally.ranked:
+            continue
+        recall, precision = curve_of_type(tally.ranked[name])
         if len(recall):
             curve = [(float(x), float(y)) for x, y in zip(recall, precision, strict=True)]
             lines.append(Line(name, [(0.0, curve[0][1]), *curve]))
@@ -135,9 +136,10 @@ def size_section(result: Mapping[str, Any]) -> str:
     sizes = result["size_error_mm"]
     if not sizes:
         return ""
-    rows = [[name, row["unit"], row["n"], row["median"], row["p95"], row["bias"],
-             row["inside"] and row["inside"]["rate"], row["source"]] for name, row in sizes.items()]
-    return table(("", "unit", "n", "median", "p95", "bias", "inside stated", "from"), rows, "size errors")
+    rows = [[name, row["unit"], row["n"], row["unmeasured"], row["median"], row["p95"], row["bias"],
+             row["inside"] and row["inside"]["rate"]] for name, row in sizes.items()]
+    head = ("", "unit", "measured", "not", "median", "p95", "bias", "inside stated")
+    return table(head, rows, "size errors")
 
 
 def against_section(result: Mapping[str, Any]) -> str:

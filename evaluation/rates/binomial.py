@@ -49,7 +49,7 @@ def mcnemar_p(only_first: int, only_second: int) -> float:
     """
     total = only_first + only_second
     tail = sum(math.comb(total, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**total)  # whole numbers: exact for any count
+    return min(1.0, float(2 * tail / (1 << total)))  # whole numbers: exact for any count
 
 
 def beta_quantile(share: float, a: float, b: float) -> float:

@@ -61,7 +61,7 @@ def resampling_header(groups: Sequence[str]) -> dict[str, Any]:
     count = len(set(groups))
     note = None
     if count < 2:
-        note = "every part has the same group: parts are drawn"
+        note = "one group only: parts are drawn"
     elif count < FEWEST_GROUPS:
         note = f"{count} groups are too few for an interval over groups; the one over parts is too narrow"
     return {"replicates": REPLICATES, "seed": SEED, "level": LEVEL, "groups": count, "note": note}

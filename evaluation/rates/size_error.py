@@ -15,24 +15,21 @@ UNITS = {"length": "mm", "width": "mm", "area": "mm2"}
 
 @dataclass(frozen=True)
 class MeasuredSize:
-    """One extent of one found defect, `quantity` in mm (area: mm2); `expanded_uncertainty` with k = 2.
-
-    `source`: "calipers", or "box" where nothing was measured and the box less its margin stands in.
-    """
+    """One extent of one found defect in mm (area: mm2); `measured` may be None; the uncertainty has k = 2."""
 
     quantity: str
     type: str
-    measured: float
     true: float
+    measured: float | None
     expanded_uncertainty: float | None = None
-    source: str = "calipers"
 
 
 def size_error_figures(sizes: Iterable[MeasuredSize]) -> dict[str, Any] | None:
-    """For each quantity `{n, unit, median, p95, bias, inside, source, per_type}`; None without any.
+    """For each quantity `{unit, n, unmeasured, median, p95, bias, inside, per_type}`; None without any.
 
-    median and p95 are of the absolute error, bias is the mean of measured - true, `inside` the share whose
-    error is within its expanded uncertainty (with bounds), of those that state one.
+    n counts what was measured, `unmeasured` what was found and has no size in the report. median and p95 are
+    of the absolute error, bias is the mean of measured - true, `inside` the share whose error is within its
+    expanded uncertainty, with bounds (k = 2 promises 95 %).
     """
     rows = list(sizes)
     found = {quantity: [row for row in rows if row.quantity == quantity] for quantity in UNITS}
@@ -47,12 +44,13 @@ def size_error_figures(sizes: Iterable[MeasuredSize]) -> dict[str, Any] | None:
 
 def _figures(rows: Sequence[MeasuredSize]) -> dict[str, Any]:
     """The figures of one quantity."""
-    errors = np.array([row.measured - row.true for row in rows])
-    stated = [row for row in rows if row.expanded_uncertainty is not None]
-    inside = sum(abs(row.measured - row.true) <= (row.expanded_uncertainty or 0.0) for row in stated)
+    known = [(row.measured - row.true, row.expanded_uncertainty) for row in rows if row.measured is not None]
+    errors = np.array([error for error, _ in known])
+    stated = [abs(error) <= uncertainty for error, uncertainty in known if uncertainty is not None]
     return {
-        "n": len(rows), "source": "/".join(sorted({row.source for row in rows})),
-        "median": float(np.median(np.abs(errors))), "p95": float(np.percentile(np.abs(errors), 95)),
-        "bias": float(errors.mean()),
-        "inside": share_with_bounds(inside, len(stated)) if stated else None,
+        "n": len(known), "unmeasured": len(rows) - len(known),
+        "median": float(np.median(np.abs(errors))) if known else None,
+        "p95": float(np.percentile(np.abs(errors), 95)) if known else None,
+        "bias": float(errors.mean()) if known else None,
+        "inside": share_with_bounds(sum(stated), len(stated)) if stated else None,
     }

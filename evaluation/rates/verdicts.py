@@ -86,7 +86,7 @@ def alarm_curve(parts: Sequence[PartVerdict], weights: Floats | None = None) -> 
     corners = _corners(bad, good)
     points = [_point(threshold, bad, good) for threshold in _thinned(corners, MOST_POINTS)]
     every = [_point(threshold, bad, good) for threshold in corners]
-    interval = (None, None)
+    interval: tuple[float | None, float | None] = (None, None)
     if weights is not None:
         interval = percentile_interval(_auc(evidence, has_defect, weights))
     auc = float(_auc(evidence, has_defect, np.ones((1, len(parts))))[0])
