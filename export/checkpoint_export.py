@@ -8,6 +8,7 @@ pictures   -> tiles, answers, feeds               calibration_feeds.py
 feeds      -> how each linear runs                calibration/, block by block
 choices    -> INT8 or float16 graphs              int8.py, tensorrt/
 float and INT8 on pictures -> pass or fail        evaluation/gate/
+the bundle on labelled pictures -> judgement.json judged.py
 all of it  -> bundle                              golden.py, bundle.py
 
 What takes long is kept in `<bundle>.work` part by part (work_folder.py): the same command goes on there.
@@ -25,6 +26,7 @@ from ..calibration.ranges import Progress
 from ..runtime.recipe import Recipe
 from .bundle import bundle_folder
 from .inputs import job_from_arguments
+from .judged import write_judgement
 from .stages import (
     answered_tiles,
     check_kept_float,
@@ -87,6 +89,7 @@ def export_checkpoint(
             report["golden"] = write_golden_frames(job, files, tiles, folder)
         write_rest(job, folder, files, compiled, report)
         if precision != "float32":
-            report["gate"] = pass_gate(job, files, compiled, choices, folder)
+            report["gate"], rows = pass_gate(job, files, compiled, choices, folder)
+            report["judgement"] = write_judgement(job, folder, rows)
         job.say("bundle", 1, 1)
     return report | {"bundle": str(out), "seconds": round(time.monotonic() - started, 1)}

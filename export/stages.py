@@ -23,7 +23,7 @@ from ..calibration.choice import LinearChoice
 from ..calibration.linears import linears_of
 from ..calibration.streamed import StreamedEngine
 from ..evaluation.gate.gate import GateReport, gate
-from ..evaluation.gate.pictures import GATE_PARTS, VALIDATION_PARTS, gate_rows
+from ..evaluation.gate.pictures import GATE_PARTS, VALIDATION_PARTS, GateRows, gate_rows
 from ..evaluation.gate.verdict import check
 from ..runtime.errors import UsageError
 from ..runtime.infer.bundle import Bundle, CompiledRecipe
@@ -230,14 +230,14 @@ def pass_gate(
     compiled: Sequence[CompiledRecipe],
     choices: Mapping[str, Sequence[LinearChoice]],
     folder: Path,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, GateRows]]:
     """Hold the bundle in `folder` against the float graphs under every recipe, and note it in the manifest.
 
-    AccuracyError when a recipe's limits do not hold.
+    The note, and recipe -> the pictures used. AccuracyError when a recipe's limits do not hold.
     """
     exact = files.decoder.parent
     write_rest(job, exact, files, compiled, {"precision": "float32"})
-    reports, sources = list[GateReport](), dict[str, str]()
+    reports, used_rows = list[GateReport](), dict[str, GateRows]()
     used = {name for patches in job.patches for name in patches.names}
     parts = STREAMED_GATE_PARTS if _is_streamed(files.decoder) else (GATE_PARTS, VALIDATION_PARTS)
     for one in compiled:
@@ -249,7 +249,7 @@ def pass_gate(
             box_margin_px=one.recipe.box_margin_px,
             clip_frames=one.recipe.clip.frames if one.recipe.mode == "clip" else 1,
         )
-        sources[one.recipe.id] = rows.validation_source
+        used_rows[one.recipe.id] = rows
         reports.append(
             gate(
                 exact,
@@ -264,9 +264,12 @@ def pass_gate(
         )
     for each in reports:
         check(each, job.keep_float)
-    noted = {each.recipe: each.to_json() | {"validation": sources[each.recipe]} for each in reports}
+    noted = {
+        each.recipe: each.to_json() | {"validation": used_rows[each.recipe].validation_source}
+        for each in reports
+    }
     write_manifest(folder, {**Bundle.open(folder, verify=False).manifest, "gate": noted})
-    return noted
+    return noted, used_rows
 
 
 def write_rest(

@@ -24,6 +24,7 @@ from orinspect.export.recipe_compile import frame_difference
 from orinspect.runtime.errors import CheckpointError, DataSetError, OrinspectError, RecipeError
 from orinspect.runtime.infer.bundle import Bundle
 from orinspect.runtime.infer.engines.engine import engine_from_bundle
+from orinspect.runtime.infer.judgement import judgement_of
 from orinspect.runtime.recipe import Accuracy, DefectType, Recipe, load_recipe
 from orinspect.tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -109,6 +110,9 @@ def test_the_manifest_says_how_the_bundle_was_made(exported: tuple[Path, dict[st
     assert manifest["source"]["checkpoint_sha256"] != manifest["manifest_sha256"]
     assert manifest["cpu"] and manifest["onnxruntime"]
     assert manifest["predicted_peak_memory_bytes"] > sum(p.stat().st_size for p in out.glob("*.onnx"))
+    assert set(manifest["judgement"]) == {"pcb-compare", "pcb-two"}
+    assert manifest["judgement"]["pcb-compare"]["parts"] == 4  # two of calibration, two others
+    assert judgement_of(Bundle.open(out), "pcb-compare").novelty is None  # too few of them
     json.dumps(report)
 
 
