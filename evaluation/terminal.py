@@ -169,7 +169,7 @@ def _measured(result: Mapping[str, Any]) -> list[str]:
             continue
         inside = f", {_percent(row['inside']['rate'])} inside its uncertainty" if row["inside"] else ""
         lines.append(f"{name} error: median {row['median']:.4f}, 95th percentile {row['p95']:.4f}, bias "
-                     f"{row['bias']:+.4f} {row['unit']}{inside} ({row['n']} measured, {row['unmeasured']} not)")
+                     f"{row['bias']:+.4f} {row['unit']}{inside} ({row['n']}, {row['unmeasured']} unmeasured)")
     return lines
 
 
