@@ -30,13 +30,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from orinspect.examples.reference.losses import Reference, total
-from orinspect.examples.reference.network import assert_same_as_transformers
-from orinspect.examples.reference.ranks import joined_ranks, mean_over_ranks
-from orinspect.examples.reference.stream import BATCH, Mixture, TileStream, unchanged
-from orinspect.examples.reference.targets import AnswerWriter
-from orinspect.examples.reference.tasks import RESEARCH_TYPES, SCENE_TYPES, prompts_from_recipes
-from orinspect.examples.reference.validation import table, validation_sets
+from orinspect.examples.reference.training.losses import Reference, total
+from orinspect.examples.reference.training.network import assert_same_as_transformers
+from orinspect.examples.reference.training.ranks import joined_ranks, mean_over_ranks
+from orinspect.examples.reference.training.stream import BATCH, Mixture, TileStream, unchanged
+from orinspect.examples.reference.training.targets import AnswerWriter
+from orinspect.examples.reference.training.tasks import RESEARCH_TYPES, SCENE_TYPES, prompts_from_recipes
+from orinspect.examples.reference.training.validation import table, validation_sets
 
 HERE = Path(__file__).parent
 TOKENIZER_FILE = HERE / "tokenizer" / "tokenizer.json"

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from orinspect.examples.reference.losses import Reference
-from orinspect.examples.reference.tasks import prompts_from_recipes
+from orinspect.examples.reference.training.losses import Reference
+from orinspect.examples.reference.training.tasks import prompts_from_recipes
 
 HERE = Path(__file__).parent
 PREPROCESSOR = {

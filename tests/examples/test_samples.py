@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from orinspect.examples.reference.samples import (
+from orinspect.examples.reference.training.samples import (
     BOX_MARGIN_PX,
     LEVELS,
     ROOM_PX,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orinspect.examples.reference.surfaces import (
+from orinspect.examples.reference.training.surfaces import (
     LEVELS,
     TILE_PX,
     Surface,
@@ -17,7 +17,7 @@ from orinspect.examples.reference.surfaces import (
     scene_surface,
     tile_from_surface,
 )
-from orinspect.examples.reference.tasks import SCENE_TYPES
+from orinspect.examples.reference.training.tasks import SCENE_TYPES
 
 
 def white_box(box: tuple[int, int, int, int], side: int = 512) -> Surface:

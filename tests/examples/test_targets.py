@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("tokenizers")
 
-from orinspect.examples.reference.targets import (
+from orinspect.examples.reference.training.targets import (
     CELL_PX,
     LIST_WEIGHT,
     MAX_DEFECTS,

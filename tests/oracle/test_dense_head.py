@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from orinspect.examples.reference.network import DenseHead
+from orinspect.examples.reference.training.network import DenseHead
 from orinspect.export.graph.checkpoint import weights_from_file
 from orinspect.tests.float_pipeline import session_from_file
 from orinspect.tests.parity_cases import CASES

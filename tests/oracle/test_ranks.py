@@ -14,7 +14,7 @@ RANK = """
 import sys
 from pathlib import Path
 import torch
-from orinspect.examples.reference.ranks import joined_ranks, mean_over_ranks
+from orinspect.examples.reference.training.ranks import joined_ranks, mean_over_ranks
 rank = int(sys.argv[2])
 linear = torch.nn.Linear(3, 2)
 with joined_ranks(Path(sys.argv[1]), rank, 2):

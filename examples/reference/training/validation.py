@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from orinspect.evaluation.warp import warp_template
-from orinspect.examples.reference.losses import Reference, patches_from_batch
-from orinspect.examples.reference.network import FastForward
-from orinspect.examples.reference.samples import (
+from orinspect.examples.reference.training.losses import Reference, patches_from_batch
+from orinspect.examples.reference.training.network import FastForward
+from orinspect.examples.reference.training.samples import (
     crops_from_board,
     deeppcb_boards,
     sample_from_crop,
     scene_board,
 )
-from orinspect.examples.reference.stream import Batch, Mixture, batch_from_tiles
-from orinspect.examples.reference.surfaces import grid_tiles, real_surfaces, scene_surface
-from orinspect.examples.reference.targets import AnswerWriter
-from orinspect.examples.reference.tasks import Task
+from orinspect.examples.reference.training.stream import Batch, Mixture, batch_from_tiles
+from orinspect.examples.reference.training.surfaces import grid_tiles, real_surfaces, scene_surface
+from orinspect.examples.reference.training.targets import AnswerWriter
+from orinspect.examples.reference.training.tasks import Task
 
 Numbers = npt.NDArray[Any]
 

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from torch.utils.data import IterableDataset
 
-from orinspect.examples.reference.samples import (
+from orinspect.examples.reference.training.samples import (
     Crop,
     Sample,
     crops_from_board,
@@ -20,15 +20,15 @@ from orinspect.examples.reference.samples import (
     sample_from_crop,
     scene_board,
 )
-from orinspect.examples.reference.surfaces import (
+from orinspect.examples.reference.training.surfaces import (
     Surface,
     SurfaceTile,
     real_surfaces,
     tile_from_surface,
     training_scene,
 )
-from orinspect.examples.reference.targets import Answer, AnswerWriter, Cells, cells_from_boxes
-from orinspect.examples.reference.tasks import Task
+from orinspect.examples.reference.training.targets import Answer, AnswerWriter, Cells, cells_from_boxes
+from orinspect.examples.reference.training.tasks import Task
 
 BATCH = 32
 POOL, FIRST_CROPS, REUSE = 8000, 500, 6  # a crop is shown about six times, moved and turned anew

@@ -11,16 +11,16 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
 
-from orinspect.examples.reference.network import (
+from orinspect.examples.reference.training.network import (
     DenseHead,
     FastForward,
     config_from_tokens,
     image_positions,
     token_ids_from_tokenizer,
 )
-from orinspect.examples.reference.stream import Batch
-from orinspect.examples.reference.targets import Answer, Cells
-from orinspect.examples.reference.tasks import Prompt, Task
+from orinspect.examples.reference.training.stream import Batch
+from orinspect.examples.reference.training.targets import Answer, Cells
+from orinspect.examples.reference.training.tasks import Prompt, Task
 from orinspect.runtime.infer.pictures.tiles import patches_from_pixels
 
 WORD_CHUNK = 8

@@ -10,7 +10,7 @@ from orinspect.runtime.capture.scenes import DEFECT_TYPES
 from orinspect.runtime.capture.scenes.metal import METAL_TYPES
 from orinspect.runtime.recipe import load_recipe
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 Task = Literal["compare", "surface"]
 
 RECIPES: dict[Task, Path] = {

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orinspect.evaluation.sets.splits import magnetic_rows, neu_rows
-from orinspect.examples.reference.samples import BOX_MARGIN_PX, TILE_PX
+from orinspect.examples.reference.training.samples import BOX_MARGIN_PX, TILE_PX
 from orinspect.runtime.capture.scenes.metal import metal_scene
 from orinspect.runtime.infer.pictures.register import window_at
 from orinspect.runtime.infer.pictures.tiles import frame_pixels, level_pictures, tile_grid
