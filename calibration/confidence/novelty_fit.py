@@ -13,8 +13,8 @@ from ...runtime.infer.signals.novelty import NoveltyModel
 
 DIRECTIONS = 32
 """Directions with variances of their own, where there are four tiles for each (docs/confidence.md)."""
-QUANTILE = 0.995
-"""Share of the calibration parts under the limit: so many good parts in a thousand go to a person for it."""
+QUANTILE = 0.99
+"""Share of the calibration parts under the limit: the others of a hundred go to a person for it."""
 LEAST_PARTS, LEAST_TILES = 20, 40
 FOLDS = 5
 SMALLEST_LIMIT = 2.0

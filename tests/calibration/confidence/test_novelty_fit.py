@@ -33,7 +33,7 @@ def parts(seed: int, count: int, *, away: float = 0.0, tiles: int | None = None)
 def model() -> NoveltyModel:
     section = novelty_section(parts(2, 150))
     assert section is not None
-    assert (section["parts"], section["quantile"]) == (150, 0.995)
+    assert (section["parts"], section["quantile"]) == (150, 0.99)
     return NoveltyModel.from_json(json.loads(json.dumps(section)), HIDDEN)
 
 
@@ -46,9 +46,9 @@ def of_part(model: NoveltyModel, tokens: FloatArray) -> float:
 
 @pytest.mark.parametrize("tiles", [1, 5, 60])
 def test_parts_of_the_same_kind_stay_under_the_limit(model: NoveltyModel, tiles: int) -> None:
-    """The limit is the 0.995 quantile: 3 % of 300 is six times that."""
+    """The limit is the 0.99 quantile of 150: 4 % of 300 is four times that."""
     beyond = sum(of_part(model, part) > 1 for part in parts(3, 300, tiles=tiles))
-    assert beyond <= 9
+    assert beyond <= 12
 
 
 @pytest.mark.parametrize("tiles", [1, 5, 60])
