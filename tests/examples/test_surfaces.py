@@ -12,7 +12,7 @@ from orinspect.examples.reference.training.surfaces import (
     SurfaceTile,
     _surface,
     _turned,
-    answers_for,
+    fits,
     grid_tiles,
     scene_surface,
     tile_from_surface,
@@ -38,8 +38,10 @@ def extent(tile: SurfaceTile) -> list[int]:
 def test_a_box_turns_with_its_pixels(turn: int) -> None:
     image = np.zeros((TILE_PX, TILE_PX, 3), np.uint8)
     image[20:31, 70:99] = 255
-    turned = _turned(SurfaceTile(image, np.array([[70, 20, 99, 31, 4]], np.float32)), turn)
-    assert extent(turned) == turned.boxes[0, :4].tolist()
+    turned = _turned(
+        SurfaceTile(image, *(np.array([[70, 20, 99, 31, 4]], np.float32) for _ in range(2))), turn
+    )
+    assert extent(turned) == turned.boxes[0, :4].tolist() == turned.left_out[0, :4].tolist()
 
 
 def test_a_drawn_tile_shows_its_box_where_it_says() -> None:
@@ -59,7 +61,7 @@ def test_a_drawn_tile_shows_its_box_where_it_says() -> None:
 def test_every_size_has_a_level_that_answers(longest: int) -> None:
     halves = {level: longest / level / 2 for level in LEVELS}
     boxes = {level: np.array([[64 - half, 60, 64 + half, 68, 0]]) for level, half in halves.items()}
-    assert any(answers_for(box, level, LEVELS)[0] for level, box in boxes.items())
+    assert any(fits(box, level, LEVELS)[0] for level, box in boxes.items())
 
 
 @pytest.mark.parametrize(

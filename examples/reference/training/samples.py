@@ -115,6 +115,11 @@ class Sample:
     boxes: npt.NDArray[np.float32]
 
     @property
+    def left_out(self) -> npt.NDArray[np.float32]:
+        """[0, 5]: boxes that do not suit the level are learnt as background."""
+        return np.zeros((0, 5), np.float32)
+
+    @property
     def pixels(self) -> ByteArray:
         """[3, 2, 128, 128] uint8: template and part as two frames, their difference as third channel."""
         return pair_pixels(self.template[None], self.part[None], True)[0]

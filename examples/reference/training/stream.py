@@ -162,7 +162,7 @@ def batch_from_tiles(pairs: Sequence[Sample], surfaces: Sequence[SurfaceTile], w
     rows += [("surface", each) for each in surfaces]
     rows.sort(key=lambda row: (row[0], len(row[1].boxes)))
     tiles = [tile for _, tile in rows]
-    cells = [cells_from_boxes(tile.boxes) for tile in tiles]
+    cells = [cells_from_boxes(tile.boxes, tile.left_out) for tile in tiles]
     return Batch(
         pixels=np.stack([tile.pixels for tile in tiles]),
         tasks=[task for task, _ in rows],

@@ -7,7 +7,7 @@ answers for the boxes whose centre it owns and whose size suits its level, as `a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -25,7 +25,7 @@ ByteArray = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.float32]
 
 OWNED_PX, LEVELS, REAL_LEVELS = 96, (1.0, 2.0, 4.0), (1.0, 2.0)  # as the shipped recipes
-LEAST_PX, MOST_PX = 24.0, 80.0  # longest side on the tile; the finest and the coarsest level know no bound
+LEAST_PX, MOST_PX = 12.0, 80.0  # longest side on the tile; the finest and the coarsest level know no bound
 DEFECT_SHARE = 0.6  # of the tiles drawn around a box, where a picture has one
 
 
@@ -40,10 +40,15 @@ class Surface:
 
 @dataclass(frozen=True)
 class SurfaceTile:
-    """`image` [128, 128, 3] uint8 RGB; `boxes` [n, 5] in tile pixels: those it answers for."""
+    """`image` [128, 128, 3] uint8 RGB; `boxes` [n, 5] in tile pixels: those it answers for.
+
+    `left_out` [m, 5]: those in its middle that another level answers for. Whether this one sees them is its
+    own affair: how far a picture was reduced is hard to tell from a tile.
+    """
 
     image: ByteArray
     boxes: Boxes
+    left_out: Boxes
 
     @property
     def pixels(self) -> ByteArray:
@@ -92,13 +97,19 @@ def _surface(
     return Surface(level_pictures(rgb(image), levels), table, real)
 
 
-def answers_for(boxes: Boxes, level: float, levels: Sequence[float]) -> npt.NDArray[np.bool_]:
-    """Which boxes [n, 5], in pixels of a tile on `level`, the tile answers for: it owns them, they fit."""
+def owns(boxes: Boxes) -> npt.NDArray[np.bool_]:
+    """Which boxes [n, 5], in tile pixels, are centred in what a tile owns."""
     x, y = boxes[:, [0, 2]].mean(1), boxes[:, [1, 3]].mean(1)
     low, high = (TILE_PX - OWNED_PX) / 2, (TILE_PX + OWNED_PX) / 2
+    return np.asarray((x >= low) & (x < high) & (y >= low) & (y < high))
+
+
+def fits(boxes: Boxes, level: float, levels: Sequence[float]) -> npt.NDArray[np.bool_]:
+    """Which boxes [n, 5], in pixels of a tile on `level`, have a size that the level answers for."""
     longest = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
-    fits = ((longest >= LEAST_PX) | (level == min(levels))) & ((longest <= MOST_PX) | (level == max(levels)))
-    return np.asarray(fits & (x >= low) & (x < high) & (y >= low) & (y < high))
+    small = (longest < LEAST_PX) & (level > min(levels))
+    large = (longest > MOST_PX) & (level < max(levels))
+    return np.asarray(~small & ~large)
 
 
 def tile_from_surface(surface: Surface, rng: np.random.Generator) -> SurfaceTile:
@@ -139,13 +150,14 @@ def _tile_at(surface: Surface, level: float, left: int, top: int, side: int = TI
     boxes = surface.boxes.copy()
     boxes[:, :4] = boxes[:, :4] / level - np.array([left, top, left, top], np.float32)
     boxes[:, :4] *= TILE_PX / side
-    boxes = boxes[answers_for(boxes, level, tuple(surface.levels))]
+    suited = fits(boxes, level, tuple(surface.levels))
+    owned = owns(boxes)
     boxes[:, :4] = np.clip(boxes[:, :4], 0, TILE_PX)
     window = window_at(surface.levels[level], left, top, side)
     if side != TILE_PX:
         way = cv2.INTER_AREA if side > TILE_PX else cv2.INTER_LINEAR
         window = np.asarray(cv2.resize(window, (TILE_PX, TILE_PX), interpolation=way), np.uint8)
-    return SurfaceTile(window, boxes)
+    return SurfaceTile(window, boxes[owned & suited], boxes[owned & ~suited])
 
 
 def disturbed_light(tile: SurfaceTile, rng: np.random.Generator) -> SurfaceTile:
@@ -160,12 +172,12 @@ def disturbed_light(tile: SurfaceTile, rng: np.random.Generator) -> SurfaceTile:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.9)))
     if rng.random() < 0.4:
         image = image + rng.normal(0, rng.uniform(1, 5), image.shape)
-    return SurfaceTile(np.clip(image + 0.5, 0, 255).astype(np.uint8), tile.boxes)
+    return replace(tile, image=np.clip(image + 0.5, 0, 255).astype(np.uint8))
 
 
 def _turned(tile: SurfaceTile, turn: int) -> SurfaceTile:
     """One of the eight symmetries of the square."""
-    image, boxes = tile.image, tile.boxes.copy()
+    image, boxes = tile.image, np.concatenate([tile.boxes, tile.left_out])
     if turn & 1:
         image = image[:, ::-1]
         boxes[:, [0, 2]] = TILE_PX - boxes[:, [2, 0]]
@@ -175,4 +187,5 @@ def _turned(tile: SurfaceTile, turn: int) -> SurfaceTile:
     if turn & 4:
         image = image.transpose(1, 0, 2)
         boxes[:, [0, 1, 2, 3]] = boxes[:, [1, 0, 3, 2]]
-    return SurfaceTile(np.ascontiguousarray(image), boxes)
+    count = len(tile.boxes)
+    return SurfaceTile(np.ascontiguousarray(image), boxes[:count], boxes[count:])

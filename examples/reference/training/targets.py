@@ -97,11 +97,11 @@ class Cells:
     box: FloatArray
 
 
-def cells_from_boxes(boxes: FloatArray, side: int = 4) -> Cells:
+def cells_from_boxes(boxes: FloatArray, left_out: FloatArray | None = None, side: int = 4) -> Cells:
     """A cell whose centre lies within three quarters of a cell of a box's centre answers for the nearest box.
 
     A tile is centred on its defect, where four cells meet: all four vote. Between VOTE_CELLS and NEAR_CELLS
-    nothing is asked. `boxes` [n, 5] in tile pixels with the type index last.
+    nothing is asked, nor near the boxes `left_out`. Both [n, 5] in tile pixels with the type index last.
     """
     presence, known = np.zeros(side * side, np.float32), np.ones(side * side, np.float32)
     types, ltrb = np.zeros(side * side, np.int64), np.zeros((side * side, 4), np.float32)
@@ -115,4 +115,7 @@ def cells_from_boxes(boxes: FloatArray, side: int = 4) -> Cells:
                 types[index], ltrb[index] = int(kind), (x - x1, y - y1, x2 - x, y2 - y)
         presence[index] = float(nearest < VOTE_CELLS)
         known[index] = float(nearest < VOTE_CELLS or nearest >= NEAR_CELLS)
+        for x1, y1, x2, y2, _ in () if left_out is None or presence[index] else left_out / CELL_PX:
+            if max(abs((x1 + x2) / 2 - x), abs((y1 + y2) / 2 - y)) < 2 * NEAR_CELLS:
+                known[index] = 0.0
     return Cells(presence, known, types, ltrb)
