@@ -66,7 +66,7 @@ def calibrate_scale(arguments: argparse.Namespace, clock: SystemClock | None = N
     clock = clock or SystemClock()
     now = clock.unix_s()
     height, width = pictures[0].grey.shape
-    scale = _scale_of(finding, (width, height))
+    scale = scale_of_finding(finding, (width, height))
     scale = dataclasses.replace(
         scale,
         calibrated_at=timestamp(now),
@@ -171,7 +171,7 @@ def _pictures(paths: Sequence[Path]) -> list[NamedPicture]:
     return found
 
 
-def _scale_of(finding: Finding, picture_wh: tuple[int, int]) -> PixelScale:
+def scale_of_finding(finding: Finding, picture_wh: tuple[int, int]) -> PixelScale:
     """The scale without its dates."""
     relative, plane = combined(finding.budget), finding.plane
     scale = PixelScale(

@@ -195,11 +195,11 @@ def _check_round(flatness: float, residual_px: float, what: str) -> None:
         raise ScaleError(
             f"{what}: the outline is {1 - flatness:.1%} flatter one way than the other (at most"
             f" {1 - _LEAST_FLATNESS:.0%}): the camera is about {np.degrees(np.arccos(flatness)):.0f}"
-            " degrees off the vertical, or the part is not round; level the camera, or use a board (--charuco,"
-            " --checkerboard), which takes perspective out"
+            " degrees off the vertical, or the part is not round; level the camera, or use a board"
+            " (--charuco, --checkerboard), which takes perspective out"
         )
     if residual_px > _MOST_RESIDUAL_PX:
         raise ScaleError(
-            f"{what}: the edge misses its shape by {residual_px:.2f} px, at most {_MOST_RESIDUAL_PX:g}: burrs,"
-            " a part that is not round or straight, or lens distortion; use a clean part, or a board"
+            f"{what}: the edge misses its shape by {residual_px:.2f} px, at most {_MOST_RESIDUAL_PX:g}:"
+            " burrs, a part that is not round or straight, or lens distortion; use a clean part, or a board"
         )

@@ -43,6 +43,13 @@ def test_a_short_file_is_enough_and_paths_count_from_it(tmp_path: Path) -> None:
     assert config.sha256 == hashlib.sha256(TEXT.encode()).hexdigest()
 
 
+def test_the_file_of_the_scale_counts_from_the_configuration(tmp_path: Path) -> None:
+    assert load_config(_file(tmp_path, TEXT)).scale is None
+    config = load_config(_file(tmp_path, TEXT + '[scale]\nfile = "scale.json"\n'))
+    assert config.scale is not None
+    assert config.scale.file == tmp_path / "scale.json"
+
+
 def test_the_same_tables_as_json(tmp_path: Path) -> None:
     tables = {
         "device": {"device_id": "d", "station_id": "s"},
@@ -74,6 +81,8 @@ def test_the_same_tables_as_json(tmp_path: Path) -> None:
         ('device_id = "orin-07"', 'device_id = " "', ["device.device_id"]),
         ("[device]", 'sha256 = "x"\n[device]', ["'sha256'"]),
         ("[device]", "[device", ["TOML"]),
+        ("[outbox]", "[scale]\n[outbox]", ["[scale]", "'file'", "missing"]),
+        ("[outbox]", "[scale]\nfile = 7\n[outbox]", ["scale.file", "7", "path"]),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, names: list[str]) -> None:

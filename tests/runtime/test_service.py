@@ -12,18 +12,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+import cv2
 import jsonschema
 import paho.mqtt.client as paho
 import pytest
 
+from orinspect.runtime.capture.scenes import pcb_scene
 from orinspect.runtime.deliver.outbox import Outbox
+from orinspect.runtime.judge.scale import PixelScale
 from orinspect.runtime.service import EXIT_ENGINE, inspect_pictures
 from orinspect.tests.brokers import WAIT_S, listener, real_broker
 from orinspect.tests.report_cases import SCHEMA
 from orinspect.tests.scripted_broker import NOT_AUTHORISED, Publish, ScriptedBroker
+from orinspect.tests.small_bundle import write_small_bundle
 
 ROOT = "plant/line"
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
@@ -33,7 +38,15 @@ Messages = queue.Queue[paho.MQTTMessage]
 class Line:
     """One run of tests/line_child.py."""
 
-    def __init__(self, folder: Path, port: int, says: str = "pass", source: str = "", **mqtt: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        says: str = "pass",
+        source: str = "",
+        scale: Path | None = None,
+        **mqtt: Any,
+    ) -> None:
         tables = {
             "device": {"device_id": "d", "station_id": "s"},
             "camera": {"source": source or "scenes:pcb?seed=3&parts=6&size_px=128"},
@@ -48,6 +61,7 @@ class Line:
                 **mqtt,
             },
             "outbox": {"path": "outbox.sqlite", "drain_timeout_s": 2.0},
+            **({} if scale is None else {"scale": {"file": str(scale)}}),
         }
         config = folder / "service.json"
         config.write_text(json.dumps(tables))
@@ -271,12 +285,69 @@ def test_a_camera_that_does_not_exist_is_a_fault_and_one_sentence(
     assert "fault" in states
 
 
+def _site_scale(folder: Path, **change: Any) -> Path:
+    path = folder / "scale.json"
+    made = PixelScale(0.25, 0.001, calibrated_at="2026-01-01T00:00:00.000Z", picture_wh=(128, 128))
+    path.write_text(replace(made, **change).to_json(), encoding="utf-8")
+    return path
+
+
+def test_the_scale_of_the_site_is_in_the_reports(tmp_path: Path, messages: tuple[int, Messages]) -> None:
+    port, received = messages
+    path = _site_scale(tmp_path, camera_id="cam0")
+    with Line(tmp_path, port, source="scenes:pcb?seed=3&parts=1&size_px=128", scale=path) as line:
+        assert line.finish() == 0
+    ((report,), _) = _until(received, "offline")
+    scale = report["scale"]
+    assert (scale["mm_per_px"], scale["expanded_uncertainty"], scale["k"]) == (0.25, 0.002, 2.0)
+    assert scale["calibration_id"] == json.loads(path.read_text("utf-8"))["id"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"expires_at": "2026-02-01T00:00:00.000Z"}, "expired at 2026-02-01"),
+        ({"camera_id": "cam7"}, "camera 'cam7'"),
+        ({"picture_wh": (640, 480)}, "640x480"),
+    ],
+)
+def test_a_scale_that_must_not_be_used_leaves_sizes_out_and_the_service_up(
+    change: dict[str, Any], named: str, tmp_path: Path, messages: tuple[int, Messages]
+) -> None:
+    port, received = messages
+    source = "scenes:pcb?seed=3&parts=2&size_px=128"
+    with Line(tmp_path, port, "reject", source, _site_scale(tmp_path, **change)) as line:
+        assert line.finish() == 0
+        said = line.errors.read_text("utf-8")
+    reports, _ = _until(received, "offline")
+    assert len(reports) == 2
+    for report in reports:
+        assert report["scale"]["mm_per_px"] is None
+        assert named in report["null_reasons"]["scale.mm_per_px"]
+        assert [defect["size_mm"] for defect in report["defects"]] == [None]
+    assert said.count(named) == 1  # once, not for each part
+
+
+def test_a_scale_that_cannot_be_read_stops_the_start(tmp_path: Path, messages: tuple[int, Messages]) -> None:
+    port, received = messages
+    with Line(tmp_path, port, scale=tmp_path / "none.json") as line:
+        assert line.finish() == 1
+        assert "none.json" in line.errors.read_text("utf-8")
+    _, states = _until(received, "offline")
+    assert "fault" in states
+
+
+def test_one_picture_by_hand_takes_a_scale(tmp_path: Path) -> None:
+    bundle = write_small_bundle(tmp_path)
+    scene = pcb_scene(5, size_px=128)
+    cv2.imwrite(str(tmp_path / "part.png"), scene.image)
+    cv2.imwrite(str(tmp_path / "golden.png"), scene.template)
+    template, scale = tmp_path / "golden.png", _site_scale(tmp_path, camera_id="cam9")
+    report = inspect_pictures(bundle.path, tmp_path / "part.png", template=template, threads=1, scale=scale)
+    assert (report.scale.mm_per_px, report.view.camera_id) == (0.25, "cam9")
+
+
 def test_one_picture_by_hand_gives_a_valid_report(tmp_path: Path) -> None:
-    import cv2
-
-    from orinspect.runtime.capture.scenes import pcb_scene
-    from orinspect.tests.small_bundle import write_small_bundle
-
     bundle = write_small_bundle(tmp_path)
     scene = pcb_scene(5, size_px=256)
     cv2.imwrite(str(tmp_path / "part.png"), scene.image)
