@@ -113,6 +113,7 @@ def test_novelty_is_known_once_the_bundle_knows_it(
     assert section is not None
     copy = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
     write_section(copy, bundle.recipe_ids[0], "novelty", section)
+    assert frame.template is not None
     strange = dataclasses.replace(frame, image=255 - frame.image // 3)
     with Inspector(Bundle.open(copy), threads=1) as inspector:
         known, other = inspector.inspect(frame), inspector.inspect(strange)
