@@ -66,12 +66,14 @@ def measure_defect(
     leaves around a defect. `others`: boxes of the other defects, kept out of the surroundings and measured
     to. An ordinary picture raises nothing: what cannot be measured is in `nulls` with its reason.
     """
-    window = window_of_box(image, box_xyxy, others)
+    window = window_of_box(
+        image, box_xyxy, others, box_margin_px=box_margin_px, has_template=template is not None
+    )
     if window is None:
         return nothing_measured("box_outside_picture")
     laid = None if template is None else template_in_window(template, window)
     signal = signal_of_window(window, laid)
-    segment = segment_of_signal(signal, window, against_template=laid is not None)
+    segment = segment_of_signal(signal, window, laid)
     sizes = None if segment is None else sizes_of_segment(segment, signal)
     if segment is None or sizes is None:
         return nothing_measured(FAINT)

@@ -87,3 +87,20 @@ def smallest_rectangle(
     degrees = (angle if first >= second else angle + 90.0) % 180.0
     corners = cv2.boxPoints(around).astype(np.float64) + middle
     return float(max(first, second)), float(min(first, second)), float(degrees), corners
+
+
+def rectangle_spread(points_xy: npt.NDArray[np.float64], tolerance: float) -> tuple[float, float]:
+    """How far length and width may range among rectangles that are nearly the smallest, in px.
+
+    Nearly: an area up to (1 + `tolerance`) times the smallest. A round or square shape has many such
+    rectangles, a long one has none but its own.
+    """
+    hull = cv2.convexHull((points_xy - points_xy.mean(axis=0)).astype(np.float32))[:, 0, :]
+    turns = np.radians(np.arange(0.0, 90.0, 3.0))
+    along = hull @ np.stack([np.cos(turns), np.sin(turns)])  # [hull, turns]
+    aside = hull @ np.stack([-np.sin(turns), np.cos(turns)])
+    first, second = np.ptp(along, axis=0), np.ptp(aside, axis=0)
+    areas = first * second
+    near = areas <= (1.0 + tolerance) * float(areas.min())
+    lengths, widths = np.maximum(first, second)[near], np.minimum(first, second)[near]
+    return float(np.ptp(lengths)), float(np.ptp(widths))

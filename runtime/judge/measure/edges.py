@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -12,40 +14,64 @@ import numpy.typing as npt
 from .contour import Outline
 from .segment import Segment
 from .signal import Signal
+from .window import Field
 
 PIXEL_VARIANCE = 1.0 / 12.0  # of a pixel's own aperture, px2
-_GRADIENT_VARIANCE = 1.0 / 3.0  # of a central difference, which is a slope averaged over two pixels
+_SLOPE_TAPS = np.array([1.0, -8.0, 0.0, 8.0, -1.0]) / 12.0  # a derivative true to the fourth order: no blur
 _BAND = 0.18  # share of the plateau around half height in which the slope is read
 _BAND_LOSS = 0.975  # mean slope within the band over the slope at half height (Gaussian edge)
-_LEAST_BLUR_PX = 0.25  # of optics; sharper ones do not exist
+_PRODUCT_SPREAD = 0.05  # relative, of thickness times slope for shapes that are no straight line
+_STEPS = np.linspace(-4.0, 4.0, 17)  # sigmas at which the slope is tried
+# What is known of a lens before looking: in focus its blur is about a pixel, half or double as a rule (one
+# and two sigmas). It decides only where the slope does not, on defects about as narrow as the blur.
+_USUAL_BLUR_PX, _USUAL_BLUR_SPREAD = 1.1, 0.45
+# Of optics: sharper ones do not exist, more blurred pictures are outside every certified range.
+_LEAST_BLUR_PX, _MOST_BLUR_PX = 0.25, 2.5
 
 
-def _line_table() -> tuple[npt.NDArray[np.float64], ...]:
-    """Of a line of width w under a Gaussian blur s: w / s, width at half height / s, that times the slope.
+_ERF = np.vectorize(math.erf)
+Floats = npt.NDArray[np.float64]
 
-    Profile: Phi((x + w/2) / s) - Phi((x - w/2) / s), height at the middle 1. The product of width and slope
-    grows from 1.386 (a line of no width, a Gaussian) with w / s, so that it tells w / s.
+
+def _strip_profile(x: Floats, ratio: Floats) -> Floats:
+    """Across a line of width `ratio` sigmas under a Gaussian blur, x in sigmas from its middle."""
+    root = math.sqrt(2)
+    return np.asarray((_ERF((x + ratio / 2) / root) - _ERF((x - ratio / 2) / root)) / 2)
+
+
+def _disc_profile(x: Floats, ratio: Floats) -> Floats:
+    """Along a radius of a disc of diameter `ratio` sigmas under a Gaussian blur, x from its middle."""
+    radius = np.linspace(0.0, 1.0, 65) * (ratio[..., None] / 2)
+    argument = radius * x[..., None]
+    # exp(-(r^2 + x^2)/2) I0(r x) r, the exponent taken together so that nothing overflows
+    scaled = np.where(argument < 600, np.i0(np.minimum(argument, 600.0)) * np.exp(-argument), 0.0)
+    ring = radius * scaled * np.exp(-((radius - x[..., None]) ** 2) / 2)
+    return np.asarray(((ring[..., 1:] + ring[..., :-1]) / 2).sum(axis=-1) * (ratio / 2 / 64))
+
+
+def _profile_table(profile: Callable[[Floats, Floats], Floats]) -> tuple[Floats, Floats]:
+    """By width over blur (`_RATIO`): the width at half height over blur, and that times the slope there.
+
+    The product grows from 1.386 (no width, a Gaussian) with width over blur, so that it tells the two apart.
     """
-    ratios = np.concatenate([np.linspace(0.02, 6.0, 150), np.linspace(6.2, 40.0, 60)])
-    erf = np.vectorize(math.erf)
-
-    def profile(x: npt.NDArray[np.float64], ratio: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        peak = erf(ratio / 2 / math.sqrt(2))
-        return np.asarray(
-            (erf((x + ratio / 2) / math.sqrt(2)) - erf((x - ratio / 2) / math.sqrt(2))) / 2 / peak
-        )
-
-    low, high = np.zeros_like(ratios), ratios / 2 + 4.0
-    for _ in range(40):  # bisection: the profile falls from 1 to 0
+    peak = profile(np.zeros_like(_RATIO), _RATIO)
+    low, high = np.zeros_like(_RATIO), _RATIO / 2 + 4.0
+    for _ in range(20):  # bisection: the profile falls from 1 to 0
         middle = (low + high) / 2
-        above = profile(middle, ratios) > 0.5
+        above = profile(middle, _RATIO) > 0.5 * peak
         low, high = np.where(above, middle, low), np.where(above, high, middle)
     half = (low + high) / 2
-    slope = -(profile(half + 1e-4, ratios) - profile(half - 1e-4, ratios)) / 2e-4
-    return ratios, 2 * half, 2 * half * slope
+    slope = -(profile(half + 1e-3, _RATIO) - profile(half - 1e-3, _RATIO)) / 2e-3 / peak
+    return 2 * half, np.maximum.accumulate(2 * half * slope)
 
 
-_RATIO, _HALF_WIDTH, _PRODUCT = _line_table()
+_RATIO: Floats = np.concatenate([np.linspace(0.02, 6.0, 44), np.linspace(6.4, 16.0, 16), [24.0, 40.0]])
+
+
+@cache
+def _tables() -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """The tables of a strip and of a disc, made when the first defect is measured."""
+    return _profile_table(_strip_profile), _profile_table(_disc_profile)
 
 
 @dataclass(frozen=True)
@@ -64,53 +90,98 @@ class Edge:
     inset_px: float
     slope: float
     blur_uncertainty_px: float
+    inset_uncertainty_px: float
 
 
-def edge_of_segment(segment: Segment, signal: Signal, outline: Outline) -> Edge:
-    """Blur and inset from the slope at half height and the mean thickness."""
+def edge_of_segment(segment: Segment, signal: Signal, outline: Outline, length_px: float) -> Edge:
+    """Blur and inset from slope at half height and mean thickness; `length_px` of the defect as seen."""
     thickness = _thickness(outline)
     slope, samples = _slope(segment, signal)
-    seen_variance = _GRADIENT_VARIANCE  # the central difference blurs the slope beyond the signal's own blur
-    product = max(thickness * slope, float(_PRODUCT[0]) + 1e-3)
-    ratio = float(np.interp(product, _PRODUCT, _RATIO))
-    blur = thickness / float(np.interp(ratio, _RATIO, _HALF_WIDTH))
-    least = math.sqrt(signal.smoothing_px**2 + PIXEL_VARIANCE + _LEAST_BLUR_PX**2)
-    blur = max(math.sqrt(max(blur**2 - seen_variance, 0.0)), least)
-    # With the blur known, the width at half height gives the width itself.
-    widths = _HALF_WIDTH * blur
-    width = float(np.interp(thickness, widths, _RATIO * blur)) if thickness > widths[0] else 0.0
-    optics = math.sqrt(max(blur**2 - signal.smoothing_px**2 - PIXEL_VARIANCE, _LEAST_BLUR_PX**2))
-    scatter = (
-        signal.noise / max(segment.plateau, 1e-6) / max(slope, 1e-3) / math.sqrt(max(samples / 4.0, 1.0))
+    known = signal.smoothing_px**2 + PIXEL_VARIANCE  # the blur that is not the optics'
+    bounds = (math.sqrt(known + _LEAST_BLUR_PX**2), math.sqrt(known + _MOST_BLUR_PX**2))
+    noise = signal.noise / max(segment.plateau, 1e-6)
+    unsure = math.hypot(
+        _PRODUCT_SPREAD, noise / max(slope * thickness, 0.5) / math.sqrt(max(samples / 6.0, 1.0))
     )
+    # A long defect is a line, a compact one a disc, what is between is between.
+    long = min(max((length_px / max(thickness, 0.5) - 1.0) / 2.0, 0.0), 1.0)
+    half_widths, products = (
+        long * of_strip + (1 - long) * of_disc for of_strip, of_disc in zip(*_tables(), strict=True)
+    )
+    draws = np.array(
+        [
+            _width_behind(thickness, slope * (1.0 + unsure * step), bounds, half_widths, products)
+            for step in _STEPS
+        ]
+    )
+    optics = np.sqrt(np.maximum(draws[:, 1] ** 2 - known, _LEAST_BLUR_PX**2))
+    weights = np.exp(-(_STEPS**2) / 2 - (np.log(optics / _USUAL_BLUR_PX) / _USUAL_BLUR_SPREAD) ** 2 / 2)
+    weights /= weights.sum()
+    (width, blur), squared = weights @ draws, weights @ draws**2
+    u_width, u_blur = np.sqrt(np.maximum(squared - np.array([width, blur]) ** 2, 0.0))
+    inset = max(float(thickness - width) / 2, 0.0)
     return Edge(
-        blur, optics, thickness, max((thickness - width) / 2, 0.0), slope, math.hypot(0.1 * blur, scatter)
+        float(blur), float(weights @ optics), thickness, inset, slope, float(u_blur), float(u_width) / 2
     )
 
 
-def line_width(thickness_px: float, blur_px: float) -> float:
-    """True width of a line from its width at half height under a blur; 0 when the blur is all of it."""
-    widths = _HALF_WIDTH * blur_px
-    return float(np.interp(thickness_px, widths, _RATIO * blur_px)) if thickness_px > widths[0] else 0.0
+def _width_behind(
+    thickness_px: float, slope: float, bounds_px: tuple[float, float], half_widths: Floats, products: Floats
+) -> tuple[float, float]:
+    """Width and blur of what shows this width at half height and this slope there; a width may be 0."""
+    ratio = float(np.interp(max(thickness_px * slope, float(products[0])), products, _RATIO))
+    blur = thickness_px / float(np.interp(ratio, _RATIO, half_widths))
+    blur = min(max(blur, bounds_px[0]), bounds_px[1])
+    widths = half_widths * blur  # with the blur known, the width at half height gives the width
+    if thickness_px <= widths[0]:
+        return 0.0, blur
+    # Over a wide range the tables are linear: 1 : 1.
+    return float(np.interp(thickness_px, widths, _RATIO * blur)) if thickness_px < widths[
+        -1
+    ] else thickness_px, blur
 
 
 def _thickness(outline: Outline) -> float:
-    """Mean width of a strip of this area and perimeter: A = l t, P = 2 (l + t)."""
-    half = outline.perimeter_px / 2
-    return (half - math.sqrt(max(half**2 - 4 * outline.area_px, 0.0))) / 2
+    """Mean width of a strip with round ends of this area and perimeter: A = P t / 2 - pi t^2 / 4."""
+    perimeter = outline.perimeter_px
+    return (perimeter - math.sqrt(max(perimeter**2 - 4 * math.pi * outline.area_px, 0.0))) / math.pi
 
 
 def _slope(segment: Segment, signal: Signal) -> tuple[float, int]:
     """Slope at half height as a share of the plateau a pixel, noise taken off, and from how many pixels."""
     own = segment.own
-    across = cv2.Sobel(own, cv2.CV_32F, 1, 0, ksize=1, scale=0.5)
-    down = cv2.Sobel(own, cv2.CV_32F, 0, 1, ksize=1, scale=0.5)
+    across, down = slopes_of_field(own)
     near = cv2.dilate(segment.mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     band = near & (np.abs(own - segment.level) < _BAND * segment.plateau)
     if int(np.count_nonzero(band)) < 4:
         band = near & ~cv2.erode(segment.mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
     squared = across[band] ** 2 + down[band] ** 2
-    smooth = max(signal.smoothing_px, 0.3)
-    noise = signal.noise**2 * (1 - math.exp(-1 / smooth**2))  # of two central differences of smoothed noise
+    lag = np.subtract.outer(np.arange(5), np.arange(5))
+    alike = np.exp(-(lag**2) / (4 * max(signal.smoothing_px, 0.3) ** 2))  # correlation of smoothed noise
+    # The median of a squared length with noise in both parts is the square plus one part's variance.
+    noise = signal.noise**2 * float(_SLOPE_TAPS @ alike @ _SLOPE_TAPS)
     steepness = math.sqrt(max(float(np.median(squared)) - noise, 1e-4 * segment.plateau**2))
     return steepness / _BAND_LOSS / segment.plateau, int(np.count_nonzero(band))
+
+
+def slopes_of_field(field: Field) -> tuple[Field, Field]:
+    """Derivatives across and down of a field [h, w], a pixel."""
+    flat = np.ones(1)
+    across = cv2.sepFilter2D(field, cv2.CV_32F, _SLOPE_TAPS, flat, borderType=cv2.BORDER_REPLICATE)
+    down = cv2.sepFilter2D(field, cv2.CV_32F, flat, _SLOPE_TAPS, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(across, np.float32), np.asarray(down, np.float32)
+
+
+def distance_to_outline(share: Field, edge: Edge) -> Field:
+    """How far inside (+) or outside (-) the outline at half height a pixel is, from its plateau share.
+
+    By the profile of a line of the defect's thickness under its blur: along one normal, noise bends it least.
+    """
+    half_widths, products = _tables()[0]
+    ratio = min(float(np.interp(edge.thickness_px * edge.slope, products, _RATIO)), 8.0)
+    half = float(np.interp(ratio, _RATIO, half_widths)) / 2
+    x = np.linspace(half + 3.0, 0.0, 64)
+    profile = _strip_profile(x, np.full(64, ratio))
+    profile /= profile[-1]
+    pixels = 1.0 / (edge.slope * half * 2) * float(np.interp(ratio, _RATIO, products))  # a sigma
+    return np.asarray(np.interp(share, profile, (half - x) * pixels), np.float32)

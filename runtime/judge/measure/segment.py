@@ -14,6 +14,10 @@ FAINT = "no_contrast_in_box"
 """Why nothing was measured: nothing in the box stands out from its surroundings."""
 
 _SEEN = 3.5  # noise sigmas that a pixel of a defect rises above its surroundings
+_LEAST_OF_BOX = (
+    0.35  # of a side of the box: less is a speck, and the defect was not told from its surroundings
+)
+_BOX_KEEPS = 0.94  # of a side: a detector misses a large side by more than a small one
 _LEAST_SHARE = 0.06  # a piece with less of the strongest piece's signal is not the defect's
 
 
@@ -23,6 +27,8 @@ class Segment:
 
     `own` float32 [h, w] is the signal with everything that is not the defect's pressed under the level.
     `left_out` is the signal of pieces in the box that were not joined, as a share of the defect's.
+    `short_of_box` is by how much the defect is shorter than its box allows to believe, px: on the side where
+    more is missing, and on the other.
     """
 
     mask: Mask
@@ -30,29 +36,48 @@ class Segment:
     level: float
     own: Field
     left_out: float
+    short_of_box: tuple[float, float]
 
 
-def segment_of_signal(signal: Signal, window: Window, *, against_template: bool) -> Segment | None:
-    """The defect in the window; None when nothing stands out."""
+def segment_of_signal(signal: Signal, window: Window, template: Field | None = None) -> Segment | None:
+    """The defect in the window, None when nothing stands out; `template` [h, w, channels] lies on it."""
     field, reach = signal.field, window.reach
     height = float(np.percentile(field[reach], 97))
     least = _SEEN * signal.noise
     if float(field[reach].max()) < least:
         return None
+    drawn = None if template is None else _drawn_edges(template, signal.noise)
     mask, _ = _joined(field > max(least, 0.45 * height), field, window)
     if not mask.any():
         return None
     plateau, left_out = plateau_of(field, mask), 0.0
     for _ in range(2):
         above = (field > max(0.5 * plateau, 0.6 * least)) & reach
-        if against_template:
-            above = _without_slivers(above)
+        if drawn is not None:
+            above = _without_slivers(above, drawn)
         grown, left_out = _joined(above, field, window)
         if not grown.any():
             break
         mask, plateau = grown, plateau_of(field, grown)
     level = max(0.5 * plateau, 0.6 * least)
-    return Segment(mask, plateau, level, own_field(field, mask, level), left_out)
+    short = _short_of_box(mask, window)
+    if short is None:
+        return None
+    return Segment(mask, plateau, level, own_field(field, mask, level), left_out, short)
+
+
+def _short_of_box(mask: Mask, window: Window) -> tuple[float, float] | None:
+    """What is missing between defect and box; None when the defect is a speck in it."""
+    x1, y1, x2, y2 = window.box
+    sides = float(np.count_nonzero(mask.any(axis=0))), float(np.count_nonzero(mask.any(axis=1)))
+    room = window.room_px
+    if max(sides[0] / (x2 - x1 - room / 2), sides[1] / (y2 - y1 - room / 2)) < _LEAST_OF_BOX:
+        return None
+    missing = (
+        max((x2 - x1) * _BOX_KEEPS - room - sides[0], 0.0),
+        max((y2 - y1) * _BOX_KEEPS - room - sides[1], 0.0),
+    )
+    return max(missing), min(missing)
 
 
 def own_field(field: Field, mask: Mask, level: float) -> Field:
@@ -98,13 +123,21 @@ def _joined(above: Mask, field: Field, window: Window) -> tuple[Mask, float]:
     return kept[labels], left_out
 
 
-def _without_slivers(above: Mask) -> Mask:
-    """Without what is thinner than three pixels: edges that part and template draw a pixel apart.
+def _drawn_edges(template: Field, noise: float) -> Mask:
+    """Where the template itself has edges: there a fraction of a pixel of misfit looks like a defect."""
+    calm = cv2.GaussianBlur(template.mean(axis=2), (0, 0), 0.8)
+    steep = cv2.magnitude(
+        cv2.Sobel(calm, cv2.CV_32F, 1, 0, ksize=1), cv2.Sobel(calm, cv2.CV_32F, 0, 1, ksize=1)
+    )
+    return np.asarray(cv2.dilate((steep > 8 * noise).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
+
+
+def _without_slivers(above: Mask, drawn: Mask) -> Mask:
+    """Without what lies on the template's edges and is thinner than three pixels: part and template apart.
 
     A defect that is nothing but thin stays as it is.
     """
     kernel = np.ones((3, 3), np.uint8)
     solid = cv2.morphologyEx(above.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    if int(np.count_nonzero(solid)) < 9:
-        return above
-    return above & (cv2.dilate(solid, kernel) > 0)
+    kept = above & ((cv2.dilate(solid, kernel) > 0) | ~drawn)
+    return kept if int(np.count_nonzero(kept)) >= 9 else above

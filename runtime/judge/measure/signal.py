@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -19,14 +20,16 @@ _QUIET_SHARE = 0.1  # noise over contrast that smoothing aims at
 class Signal:
     """`field` float32 [h, w]: positive in the defect, about 0 around it, smoothed by `smoothing_px` (sigma).
 
-    `noise` is the standard deviation of `field` in the surroundings, their texture included; `raw_noise` the
-    same in grey levels before smoothing (grey: the mean of the channels). `background` float32
+    `noise` is the standard deviation of `field` in the surroundings, their texture included; `unevenness` the
+    root mean square of what is left there beyond it (edges, spots, a template that lies badly); `raw_noise`
+    the same in grey levels before smoothing (grey: the mean of the channels). `background` float32
     [h, w, channels] is the surroundings carried on under the defect. `is_two_sided`: it has bright and dark
     parts.
     """
 
     field: Field
     noise: float
+    unevenness: float
     smoothing_px: float
     raw_noise: float
     background: Field
@@ -49,7 +52,17 @@ def signal_of_window(window: Window, template: Field | None) -> Signal:
         smoothing = min(smoothing * noise / height / _QUIET_SHARE, _MOST_SMOOTHING_PX)
         field = _smoothed(raw, smoothing)
         noise = spread_of(field[window.ring])
-    return Signal(field, noise, smoothing, spread_of(grey[window.ring]), background, two_sided)
+    around = field[window.ring]
+    rest = float(np.mean(np.minimum(np.abs(around), height) ** 2)) - noise**2 if around.size else 0.0
+    return Signal(
+        field,
+        noise,
+        math.sqrt(max(rest, 0.0)),
+        smoothing,
+        spread_of(grey[window.ring]),
+        background,
+        two_sided,
+    )
 
 
 def surround_plane(window: Window) -> Field:

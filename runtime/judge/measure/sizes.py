@@ -9,13 +9,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .contour import Outline, outline_of_level, smallest_rectangle
-from .edges import PIXEL_VARIANCE, Edge, edge_of_segment
+from .contour import Outline, outline_of_level, rectangle_spread, smallest_rectangle
+from .edges import PIXEL_VARIANCE, Edge, distance_to_outline, edge_of_segment
 from .segment import Segment, plateau_of
 from .signal import Signal
 from .window import Field
 
 Parts = dict[str, float]
+_PIXEL = 0.08  # px an end: interpolation between pixel centres
+_LEVEL = 0.13  # of the outline's way between 35 % and 65 % of the plateau: the level is wrong by 4 % of it
+_BLUR = 0.4  # of the correction for blur: the blur is not Gaussian, the defect's end not its silhouette's
+_UNEVEN = 0.5  # of what surroundings that are not as modelled move an end
 
 
 @dataclass(frozen=True)
@@ -49,23 +53,35 @@ def sizes_of_segment(segment: Segment, signal: Signal) -> Sizes | None:
     if seen is None or seen.area_px <= 0:
         return None
     length, width, degrees, corners = smallest_rectangle(seen.points_xy)
-    edge = edge_of_segment(segment, signal, seen)
+    edge = edge_of_segment(segment, signal, seen, length)
     silhouette = _silhouette(segment, edge)
-    flat = outline_of_level(silhouette, 0.5)
-    again = None if flat is None else _seen_again(silhouette, edge)
-    change = np.zeros(4)
-    if flat is not None and again is not None:
-        before, after = _extents(flat), _extents(again)
-        # Corrected = silhouette + (seen - seen again), as a change of what was seen.
-        change = before - after
+    again = _seen_again(silhouette, edge)
+    change, overshoot, swing = np.zeros(4), np.zeros(2), np.zeros(2)
+    if again is not None:
+        inner = 2 * edge.inset_px
+        before = np.array([length - inner, width - inner, float(silhouette.sum()), seen.perimeter_px])
+        change = before - _extents(again)
+        level_noise = signal.noise / (segment.plateau * max(edge.slope, 1e-3))
+        overshoot, swing = _overshoot(again, degrees, level_noise, signal.smoothing_px)
+        # The silhouette has the outline's noise, smoothed when seen again: that part is not the blur's.
+        calmed = math.sqrt(signal.smoothing_px / math.hypot(signal.smoothing_px, edge.blur_px))
+        left, _ = _overshoot(
+            again, degrees, level_noise * calmed, math.hypot(signal.smoothing_px, edge.blur_px)
+        )
+        change[:2] -= overshoot - left
+        # Of a line narrower than its blur nothing can be drawn again; its ends stay where half its height is.
+        drawn = 1.0 - min(edge.inset_px / (1.1774 * edge.blur_px), 1.0)
+        unseen = np.array([0.0, -inner, -edge.inset_px * seen.perimeter_px, 0.0])
+        change = drawn * change + (1.0 - drawn) * unseen
         limit = 2.0 * edge.blur_px + 1.0
         change[:2] = np.clip(change[:2], -limit, limit)
         change[2:] = np.clip(change[2:], -0.9 * seen.area_px, seen.area_px)
-    corrected_length, corrected_width = length + float(change[0]), max(width + float(change[1]), 0.0)
+    corrected_length = length + float(change[0] - overshoot[0])
+    corrected_width = max(width + float(change[1] - overshoot[1]), 0.0)
     area = max(seen.area_px + float(change[2]), 0.0)
     if corrected_length < corrected_width:
         corrected_length, corrected_width = corrected_width, corrected_length
-    parts = _parts(segment, signal, edge, seen, (length, width), change)
+    parts = _parts(segment, signal, edge, seen, (length, width), change, swing, overshoot)
     return Sizes(
         corrected_length,
         corrected_width,
@@ -81,12 +97,9 @@ def sizes_of_segment(segment: Segment, signal: Signal) -> Sizes | None:
 
 def _silhouette(segment: Segment, edge: Edge) -> Field:
     """How much of each pixel the defect covers, 0 to 1: by the distance to its outline moved by the inset."""
-    own = segment.own
-    across = cv2.Sobel(own, cv2.CV_32F, 1, 0, ksize=1, scale=0.5)
-    down = cv2.Sobel(own, cv2.CV_32F, 0, 1, ksize=1, scale=0.5)
-    steep = np.maximum(cv2.magnitude(across, down), np.float32(0.25 * edge.slope * segment.plateau))
-    distance = (own - np.float32(segment.level)) / steep
-    return np.clip(distance + np.float32(0.5 - edge.inset_px), 0.0, 1.0).astype(np.float32)
+    share = segment.own / np.float32(2 * segment.level)
+    inside = distance_to_outline(share, edge) + np.float32(0.5 - edge.inset_px)
+    return np.asarray(np.clip(inside, 0.0, 1.0), np.float32)
 
 
 def _seen_again(silhouette: Field, edge: Edge) -> Outline | None:
@@ -94,8 +107,41 @@ def _seen_again(silhouette: Field, edge: Edge) -> Outline | None:
     sigma = math.sqrt(max(edge.blur_px**2 - PIXEL_VARIANCE, 0.04))
     blurred = np.asarray(cv2.GaussianBlur(silhouette, (0, 0), sigma), np.float32)
     mask = blurred > 0.5 * float(blurred.max())
+    if not mask.any():
+        return None
     plateau = plateau_of(blurred, mask)
     return outline_of_level(blurred, 0.5 * plateau)
+
+
+def _overshoot(
+    outline: Outline, degrees: float, noise_px: float, smoothing_px: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """How much farther than it is a noisy outline reaches, along and across, and the scatter of that; [2] px.
+
+    The mean of the largest of several: every stretch of the outline of the noise's own length is a draw with
+    a standard deviation of `noise_px` about its place. Both ends together.
+    """
+    turn = math.radians(degrees)
+    axes = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    places = outline.points_xy @ axes.T  # [n, 2] along, across
+    noise = max(noise_px, 1e-3)
+    weight = outline.perimeter_px / len(places) / max(2.5 * smoothing_px, 1.0)
+    reach = np.linspace(-3.0, 4.5, 31)
+    mean, variance = np.zeros(2), np.zeros(2)
+    for axis in range(2):
+        for sign in (1, -1):
+            below = (sign * places[:, axis] - (sign * places[:, axis]).max()) / noise
+            near = below[below > -5.0]
+            draws = max(weight, 1.0 / max(int(np.count_nonzero(near > -1.0)), 1))
+            z = reach[:, None] - near
+            # log of the normal distribution by a logistic form, good to 0.0002 (Page 1977)
+            share = np.exp(-draws * np.log1p(np.exp(-1.5976 * z - 0.07056 * z**3)).sum(axis=1))
+            chance = np.diff(share)
+            middle = (reach[1:] + reach[:-1]) / 2
+            expected = float(chance @ middle) / max(float(chance.sum()), 1e-9)
+            mean[axis] += expected * noise
+            variance[axis] += max(float(chance @ (middle - expected) ** 2), 0.02) * noise**2
+    return mean, np.sqrt(variance)
 
 
 def _extents(outline: Outline) -> npt.NDArray[np.float64]:
@@ -110,6 +156,8 @@ def _parts(
     seen: Outline,
     sides: tuple[float, float],
     change: npt.NDArray[np.float64],
+    swing: npt.NDArray[np.float64],
+    overshoot: npt.NDArray[np.float64],
 ) -> tuple[Parts, Parts, Parts]:
     """Parts of the standard uncertainty of length, width (px), area (px2); formulas: docs/measure.md."""
     level_noise = signal.noise / (segment.plateau * max(edge.slope, 1e-3))
@@ -118,28 +166,33 @@ def _parts(
     spread = np.zeros(3)
     if lower is not None and upper is not None:
         spread = np.abs(_extents(lower) - _extents(upper))[:3]
-    sharp = 0.77 * edge.blur_px  # what a straight edge moves, both sides together, between the two levels
-    common = {"pixel": 0.1 * math.sqrt(2), "noise": level_noise * math.sqrt(2)}
-    left = min(segment.left_out, 1.0)
-    length = {
-        **common,
-        "blur": 0.3 * abs(change[0]),
-        "level": 0.25 * max(spread[0] - sharp, 0.0),
-        "pieces": left * 0.2 * sides[0],
-    }
-    width = {
-        **common,
-        "blur": 0.3 * abs(change[1]),
-        "level": 0.25 * max(spread[1] - sharp, 0.0),
-        "pieces": left * 0.2 * sides[1],
-    }
-    rim = seen.perimeter_px
+    tolerance = math.hypot(swing[0] / max(sides[0], 1.0), swing[1] / max(sides[1], 1.0)) + 0.01
+    turned = rectangle_spread(seen.points_xy, tolerance)
+    uneven_px = signal.unevenness / (segment.plateau * max(edge.slope, 1e-3))
+    left, rim = min(segment.left_out, 1.0), seen.perimeter_px
+    length, width = (
+        {
+            "pixel": _PIXEL * math.sqrt(2),
+            "noise": math.hypot(float(swing[side]), 0.5 * float(overshoot[side])),
+            "surroundings": _UNEVEN * uneven_px * math.sqrt(2),
+            "blur": _BLUR * abs(float(change[side])),
+            "level": _LEVEL * float(spread[side]),
+            "inset": (0.0, 2.0)[side] * edge.inset_uncertainty_px,
+            "rectangle": turned[side] / math.sqrt(12),
+            "pieces": left * 0.2 * sides[side],
+            "box": segment.short_of_box[side] / math.sqrt(3),
+        }
+        for side in (0, 1)
+    )
     area = {
-        "pixel": 0.05 * rim,
+        "pixel": 0.3 * _PIXEL * rim,
         "noise": level_noise * math.sqrt(rim),
-        "blur": 0.3 * abs(change[2]),
-        "level": 0.25 * max(spread[2] - 0.5 * sharp * rim, 0.0),
+        "surroundings": 0.3 * _UNEVEN * uneven_px * rim,
+        "blur": _BLUR * abs(float(change[2])),
+        "level": 0.3 * _LEVEL * float(spread[2]),
+        "inset": rim * edge.inset_uncertainty_px,
         "pieces": left * 0.5 * seen.area_px,
+        "box": segment.short_of_box[0] / math.sqrt(3) * min(edge.thickness_px, sides[1]),
     }
     return length, width, area
 

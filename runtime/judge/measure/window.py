@@ -18,6 +18,9 @@ Mask = npt.NDArray[np.bool_]
 
 MOST_PX = 320  # longest side of a window; a longer one is measured in larger pixels
 _LEAST_PAD_PX, _MOST_PAD_PX = 9.0, 40.0
+_TEMPLATE_PAD_PX = 16.0  # at least, with a template: its edges must be seen to lay it on
+_MOST_VOTES = 700  # pixels that decide how a template lies
+_ROOM_PX = 8.0  # what a detector's box may be longer than its defect beyond the margin it is known to leave
 _SEARCH_PX = 6  # how far a template is sought from where it should be
 
 
@@ -27,7 +30,7 @@ class Window:
 
     `box` is in the window's pixels; `reach` bool [h, w] is where the defect may lie (the box and what a
     detector may have cut off), `ring` bool [h, w] the surroundings without any other box; `edges` names the
-    sides of the picture that the box touches.
+    sides of the picture that the box touches. `room_px`: what a box may be longer than its defect.
     """
 
     pixels: Field
@@ -37,13 +40,21 @@ class Window:
     reach: Mask
     ring: Mask
     edges: tuple[str, ...]
+    room_px: float
 
     def to_picture(self, points_xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Window points [n, 2] (pixel centres at integer + 0.5) as points of the picture."""
         return points_xy * self.step + np.asarray(self.origin_xy, np.float64)
 
 
-def window_of_box(image: npt.NDArray[np.uint8], box: Box, others: Sequence[Box]) -> Window | None:
+def window_of_box(
+    image: npt.NDArray[np.uint8],
+    box: Box,
+    others: Sequence[Box],
+    *,
+    box_margin_px: float = 0.0,
+    has_template: bool = False,
+) -> Window | None:
     """The window of a box in a picture uint8 [H, W] or [H, W, C]; None when no pixel of the box is inside."""
     height, width = image.shape[:2]
     x1, y1 = max(box[0], 0.0), max(box[1], 0.0)
@@ -51,7 +62,8 @@ def window_of_box(image: npt.NDArray[np.uint8], box: Box, others: Sequence[Box])
     if not (x2 - x1 >= 1.0 and y2 - y1 >= 1.0):
         return None
     longest = max(x2 - x1, y2 - y1)
-    pad = min(max(0.35 * longest, _LEAST_PAD_PX), max(_MOST_PAD_PX, 0.1 * longest))
+    least = _TEMPLATE_PAD_PX if has_template else _LEAST_PAD_PX
+    pad = min(max(0.35 * longest, least), max(_MOST_PAD_PX, 0.1 * longest))
     left, top = max(math.floor(x1 - pad), 0), max(math.floor(y1 - pad), 0)
     right, bottom = min(math.ceil(x2 + pad), width), min(math.ceil(y2 + pad), height)
     step = max(math.ceil(max(right - left, bottom - top) / MOST_PX), 1)
@@ -73,7 +85,17 @@ def window_of_box(image: npt.NDArray[np.uint8], box: Box, others: Sequence[Box])
         reach &= ~(_inside(pixels.shape, shifted, 0.0) & ~_inside(pixels.shape, inner, 0.0))
     at_edge = {"left": x1 < 1.0, "top": y1 < 1.0, "right": x2 > width - 1.0, "bottom": y2 > height - 1.0}
     edges = tuple(name for name, is_at in at_edge.items() if is_at)
-    return Window(pixels, (left, top), step, inner, reach, ring, edges)
+    room = (2 * box_margin_px + _ROOM_PX) / step
+    return Window(
+        pixels,
+        (left, top),
+        step,
+        inner,
+        reach,
+        ring,
+        edges,
+        min(room, 0.5 * (inner[2] - inner[0]), 0.5 * (inner[3] - inner[1])),
+    )
 
 
 def template_in_window(template: npt.NDArray[np.uint8], window: Window) -> Field | None:
@@ -104,14 +126,27 @@ def template_in_window(template: npt.NDArray[np.uint8], window: Window) -> Field
 
 
 def _shift_of(field: Field, window: Window) -> tuple[float, float]:
-    """Where the window's top left pixel lies in the template's `field`, in pixels."""
-    part, whole = window.pixels.mean(axis=2), field.mean(axis=2)
+    """Where the window's top left pixel lies in the template's `field`, in pixels.
+
+    The pixels outside the box decide: a large defect looks like nothing in the template.
+    """
     nominal = float(_SEARCH_PX)
-    if float(whole.std()) < 4.0:
+    rows, columns = np.nonzero(window.ring)
+    if rows.size < 40:
+        return nominal, nominal
+    stride = max(rows.size // _MOST_VOTES, 1)
+    rows, columns = rows[::stride], columns[::stride]
+    seen, known = window.pixels.mean(axis=2)[rows, columns], field.mean(axis=2)
+    if float(known.std()) < 4.0:
         return nominal, nominal  # nothing to hold on to: flat template
-    score = cv2.matchTemplate(whole, part, cv2.TM_CCOEFF_NORMED)
-    _, best, _, (x, y) = cv2.minMaxLoc(score)
-    if not best > 0.3:
+    shifts = np.arange(2 * _SEARCH_PX + 1)
+    there = known[rows + shifts[:, None, None], columns + shifts[:, None]]  # [down, across, votes]
+    there = there - there.mean(axis=2, keepdims=True)
+    lengths = np.sqrt(np.maximum(np.einsum("yxn,yxn->yx", there, there), 1e-6))
+    around = seen - seen.mean()
+    score = there @ around / lengths / max(float(np.linalg.norm(around)), 1e-3)
+    y, x = (int(place) for place in np.unravel_index(int(np.argmax(score)), score.shape))
+    if not score[y, x] > max(0.3, score[_SEARCH_PX, _SEARCH_PX] + 1e-3):
         return nominal, nominal
     return x + _vertex(score[y], x), y + _vertex(score[:, x], y)
 
