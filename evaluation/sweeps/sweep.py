@@ -46,7 +46,7 @@ def limits_from_dataset(
     if unknown := sorted(set(kinds) - set(KINDS)):
         raise UsageError(f"disturbance {unknown[0]!r} is unknown; known are {', '.join(KINDS)}")
     bundle = Bundle.open(bundle_path)
-    with Inspector(bundle, recipe_id, threads) as inspector:
+    with Inspector(bundle, recipe_id, threads, looks_again=False) as inspector:  # F does not hear it
         recipe = inspector.recipe
         rows = rows_from_source(dataset, split=split, box_margin_px=recipe.box_margin_px, types=recipe.types)
         rows = thinned_rows(rows, limit)

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from orinspect.runtime.infer.candidates import Candidate
-from orinspect.runtime.infer.fuse import fused, owned, tiles_to_decode
-from orinspect.runtime.infer.pictures.tiles import Box, Tile, tile_grid
+from orinspect.runtime.infer.fuse import OwnedPlaces, fused, owned, tiles_to_decode
+from orinspect.runtime.infer.pictures.tiles import Box, Tile, tile_grid, tiles_on_boxes
 from orinspect.runtime.recipe import Thresholds
 
 TYPES = ("open", "short")
@@ -174,3 +174,23 @@ def test_a_small_box_of_a_coarse_tile_counts_where_no_finer_tile_looks() -> None
     alone = owned([small], [coarse], tile_px=128, stride_px=64, slack_px=4.0, nms_iou=0.3)
     beside = owned([small], [coarse, fine], tile_px=128, stride_px=64, slack_px=4.0, nms_iou=0.3)
     assert (alone, beside) == ([small], [])
+
+
+def test_places_are_found_as_by_asking_every_tile() -> None:
+    """Tiles on boxes overlap and have any corner; those of a grid meet at their edges."""
+    boxes = [(100, 40, 130, 60), (118, 44, 150, 70), (300, 310, 420, 330)]
+    tiles = [*tiles_on_boxes(boxes, 128, 64, (0.5, 1.0)), *tile_grid(200, 150, 128, 64, (1.0, 2.0))]
+    places = OwnedPlaces(tiles)
+    points = [(x / 2, y / 2) for x in range(-80, 900, 7) for y in range(-80, 760, 11)]
+    inside = 0
+    for x, y in points:
+        owners = [
+            tile
+            for tile in tiles
+            if tile.owned_xyxy[0] <= x / tile.scale < tile.owned_xyxy[2]
+            and tile.owned_xyxy[1] <= y / tile.scale < tile.owned_xyxy[3]
+        ]
+        assert places.hold((x, y)) == bool(owners)
+        inside += bool(owners)
+    assert 0 < inside < len(points)
+    assert not OwnedPlaces([]).hold((0.0, 0.0))
