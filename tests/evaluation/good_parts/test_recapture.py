@@ -21,7 +21,7 @@ def _grey() -> npt.NDArray[np.uint8]:
 
 def test_nothing_done_is_the_template() -> None:
     for style in ("grey", "binary"):
-        template = pcb_scene(5, size_px=256, style=style).template  # type: ignore[arg-type]
+        template = pcb_scene(5, size_px=256, style=style).template
         assert (recaptured(template, STILL) == template).all()
 
 

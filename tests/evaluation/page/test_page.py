@@ -160,4 +160,5 @@ def test_a_whole_run_leaves_a_page(small_bundle: Path, tmp_path: Path) -> None:
     missed = sum(row.get("missed", 0) for row in result["confusion"]["rows"].values())
     assert len(pictures) >= min(missed, 12) and ("page" in seen) == bool(pictures)
     for picture in pictures:
-        assert cv2.imread(str(picture)).shape[0] == SHOWN_PX
+        shown = cv2.imread(str(picture))
+        assert shown is not None and shown.shape[0] == SHOWN_PX
