@@ -29,11 +29,12 @@ def add_limits(actions: Any) -> None:
     action.add_argument("--seed", type=int, default=1, help="of places and noise (%(default)s)")
     action.add_argument("--threads", type=int, default=2, help="CPU threads a call (%(default)s)")
     action.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="FILE", help="write the result here, as JSON"
+        "-o", "--out", type=Path, metavar="FILE", help="write the result here and leave the bundle as it is"
     )
 
 
 def _limits(arguments: argparse.Namespace) -> int:
+    from ...calibration.confidence.judgement_write import write_section
     from ...calibration.limits.disturbance import KINDS
     from ..terminal import ProgressLine
     from .limits_text import limits_text
@@ -45,6 +46,11 @@ def _limits(arguments: argparse.Namespace) -> int:
         allowed_loss=arguments.loss, threads=arguments.threads, seed=arguments.seed,
         progress=ProgressLine(sys.stderr),
     )
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    else:
+        measured_on = {key: value for key, value in result.items() if key != "quality"}
+        section = {**result["quality"], "measured_on": measured_on}
+        write_section(arguments.bundle, result["recipe"], "quality", section)
     print(json.dumps(result) if arguments.json else limits_text(result))
     return 0

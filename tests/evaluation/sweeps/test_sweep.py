@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from orinspect.cli import main
 from orinspect.evaluation.sweeps.limits_text import limits_text
 from orinspect.evaluation.sweeps.sweep import limits_from_dataset
 from orinspect.runtime.errors import DataSetError, UsageError
+from orinspect.runtime.infer.bundle import Bundle
+from orinspect.runtime.infer.judgement import judgement_of
 from orinspect.tests.small_bundle import write_small_bundle
 
 SOURCE = "scenes:pcb?seed=3&parts=2&style=grey&size_px=256&defects=2"
@@ -41,10 +44,17 @@ def test_a_sweep_says_f_and_quality_at_every_strength(bundle: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_the_command_writes_what_it_measured(bundle: Path, tmp_path: Path) -> None:
-    out = tmp_path / "limits.json"
-    command = ["calibrate", "limits", str(bundle), SOURCE, "--kinds", "glare", "--threads", "1"]
+    """To a file, or into the bundle, where the judge reads it."""
+    out, own = tmp_path / "limits.json", shutil.copytree(bundle, tmp_path / "bundle")
+    command = ["calibrate", "limits", str(own), SOURCE, "--kinds", "glare", "--threads", "1"]
     assert main([*command, "-o", str(out)]) == 0
-    assert set(json.loads(out.read_text())["quality"]["sweeps"]) == {"glare"}
+    written = json.loads(out.read_text())["quality"]
+    assert set(written["sweeps"]) == {"glare"}
+    assert judgement_of(Bundle.open(own), "pcb-compare").quality is None
+    assert main(command) == 0
+    section = judgement_of(Bundle.open(own), "pcb-compare").quality
+    assert section is not None and section["limits"] == written["limits"]
+    assert section["measured_on"]["pictures"] == 2
 
 
 def test_what_cannot_be_swept_is_one_sentence(bundle: Path) -> None:
