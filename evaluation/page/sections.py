@@ -79,8 +79,14 @@ def confusion_section(result: Mapping[str, Any]) -> str:
             style = f' style="background:rgba({hue},{0.08 + 0.6 * share:.2f})"' if count else ""
             cells += f"<td{style}>{count or ''}</td>"
         body += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
-    return (f'<table class="confusion"><caption>rows: true type; columns: reported type</caption>'
-            f"<thead><tr><th></th>{titles}</tr></thead><tbody>{body}</tbody></table>")
+    matrix_table = (f'<table class="confusion"><caption>rows: true type; columns: reported type</caption>'
+                    f"<thead><tr><th></th>{titles}</tr></thead><tbody>{body}</tbody></table>")
+    accuracy = result["class_accuracy"]
+    if not accuracy:
+        return matrix_table
+    keys = ("right", "pictures", "accuracy", "low", "high", "undecided")
+    head = ("right", "pictures", "share", "95 % from", "to", "without evidence")
+    return matrix_table + table(head, [[accuracy[key] for key in keys]], "class of the whole picture")
 
 
 def precision_recall_chart(tally: Tally, types: Sequence[str]) -> str:
