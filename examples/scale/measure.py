@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,14 +114,9 @@ def board_thrower(kind: str, pictures: int, lens: float) -> Callable[[np.random.
     """Throws a board: `pictures` views through a lens of about k1 = `lens`."""
 
     def throw(generator: np.random.Generator, seed: int) -> Draw:
-        bend = (0.0,) * 5
+        bend = np.zeros(5)
         if lens:
-            bend = (
-                float(generator.normal(lens, abs(lens) / 4)),
-                float(generator.normal(0.03, 0.02)),
-                *(float(value) for value in generator.normal(0, 5e-4, 2)),
-                0.0,
-            )
+            bend[:4] = generator.normal([lens, 0.03, 0, 0], [abs(lens) / 4, 0.02, 5e-4, 5e-4])
         views = [_board_view(generator, bend, is_plane=not index) for index in range(pictures)]
         exposure = _exposure(generator)
         if kind == "charuco":
@@ -158,8 +153,8 @@ def measured_row(way: str, draws: int, seed: int) -> Row:
             refused += 1
             continue
         rows.append(_errors(draw, generator))
-    columns = np.array(rows, np.float64).reshape(-1, 4).T
-    return Row(way, *columns, refused=refused)
+    centre, centre_stated, length, length_stated = np.array(rows, np.float64).reshape(-1, 4).T
+    return Row(way, centre, centre_stated, length, length_stated, refused)
 
 
 def _errors(draw: Draw, generator: np.random.Generator) -> tuple[float, float, float, float]:
@@ -193,12 +188,12 @@ def _straight_view(generator: np.random.Generator) -> KnownView:
     )
 
 
-def _board_view(generator: np.random.Generator, bend: Sequence[float], *, is_plane: bool) -> KnownView:
+def _board_view(generator: np.random.Generator, bend: Floats, *, is_plane: bool) -> KnownView:
     """The measuring plane, tilted by some degrees as it happens; or a picture that is tilted on purpose."""
     tilt = generator.normal(0, 0.06, 2)
     if not is_plane:
         tilt = generator.uniform(0.2, 0.5, 2) * generator.choice([-1, 1], 2)
-    k1, k2, p1, p2, k3 = bend
+    k1, k2, p1, p2, k3 = bend.tolist()
     return KnownView(
         SIZE_WH,
         focal_px=1000.0,

@@ -156,7 +156,8 @@ def rendered(
     light = _light(view, pattern, generator)
     for _ in range(glints):
         _add_glint(light, generator)
-    light = cv2.GaussianBlur(light, (0, 0), exposure.blur_px) if exposure.blur_px > 0 else light
+    if exposure.blur_px > 0:
+        light = np.asarray(cv2.GaussianBlur(light, (0, 0), exposure.blur_px), np.float64)
     linear = (exposure.dark + (exposure.bright - exposure.dark) * light) / 255
     grey = 255 * np.clip(linear, 0, 1) ** (1 / exposure.gamma)
     grey = grey + generator.normal(0, exposure.noise, grey.shape) if exposure.noise else grey
