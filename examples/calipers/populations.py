@@ -96,7 +96,7 @@ def specimen(seed: int) -> Specimen:
 def box_of_detector(
     points_xy: npt.NDArray[np.floating], rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """A box around the points [n, 2] with up to 3 px of room and a jitter of 1 px + 2 % of the side, sigma."""
+    """A box around the points [n, 2]: up to 3 px of room, a jitter (sigma) of 1 px + 2 % of the side."""
     low, high = points_xy.min(axis=0), points_xy.max(axis=0)
     jitter = rng.standard_normal(4) * (1.0 + 0.02 * np.tile(high - low, 2))
     room = float(rng.uniform(0.0, 3.0))

@@ -155,6 +155,8 @@ def _slope(segment: Segment, signal: Signal) -> tuple[float, int]:
     band = near & (np.abs(own - segment.level) < _BAND * segment.plateau)
     if int(np.count_nonzero(band)) < 4:
         band = near & ~cv2.erode(segment.mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
+    if not band.any():
+        band = segment.mask
     squared = across[band] ** 2 + down[band] ** 2
     lag = np.subtract.outer(np.arange(5), np.arange(5))
     alike = np.exp(-(lag**2) / (4 * max(signal.smoothing_px, 0.3) ** 2))  # correlation of smoothed noise

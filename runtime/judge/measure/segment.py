@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -18,6 +19,7 @@ _LEAST_OF_BOX = (
     0.35  # of a side of the box: less is a speck, and the defect was not told from its surroundings
 )
 _BOX_KEEPS = 0.94  # of a side: a detector misses a large side by more than a small one
+_FAINT_SHARE = 0.2
 _LEAST_SHARE = 0.06  # a piece with less of the strongest piece's signal is not the defect's
 
 
@@ -28,7 +30,9 @@ class Segment:
     `own` float32 [h, w] is the signal with everything that is not the defect's pressed under the level.
     `left_out` is the signal of pieces in the box that were not joined, as a share of the defect's.
     `short_of_box` is by how much the defect is shorter than its box allows to believe, px: on the side where
-    more is missing, and on the other.
+    more is missing, and on the other. `faint` and `faint_level`: as `own` and `level`, with the faint parts
+    of the defect (a fifth of its height and more) counted in. `patchiness`: how much the defect's own height
+    varies along its ridge, a share of the plateau, noise taken off.
     """
 
     mask: Mask
@@ -37,6 +41,9 @@ class Segment:
     own: Field
     left_out: float
     short_of_box: tuple[float, float]
+    faint: Field
+    faint_level: float
+    patchiness: float
 
 
 def segment_of_signal(signal: Signal, window: Window, template: Field | None = None) -> Segment | None:
@@ -63,7 +70,22 @@ def segment_of_signal(signal: Signal, window: Window, template: Field | None = N
     short = _short_of_box(mask, window)
     if short is None:
         return None
-    return Segment(mask, plateau, level, own_field(field, mask, level), left_out, short)
+    low = max(_FAINT_SHARE * plateau, 0.86 * least)
+    above = (field > low) & reach
+    if drawn is not None:
+        above = _without_slivers(above, drawn)
+    with_faint, _ = _joined(above | mask, field, window)
+    return Segment(
+        mask,
+        plateau,
+        level,
+        own_field(field, mask, level),
+        left_out,
+        short,
+        own_field(field, with_faint | mask, low),
+        low,
+        _patchiness(field, mask, plateau, signal.noise),
+    )
 
 
 def _short_of_box(mask: Mask, window: Window) -> tuple[float, float] | None:
@@ -91,11 +113,22 @@ def plateau_of(field: Field, mask: Mask) -> float:
 
     On a wide defect that is its flat middle; on a line narrower than the blur, the line's own blurred height.
     """
+    ridge = _ridge_of(mask)
+    return float(np.median(field[ridge])) if ridge.any() else float(field[mask].max())
+
+
+def _ridge_of(mask: Mask) -> Mask:
+    """The pixels of a mask that are farthest from its outline."""
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     ridge = mask & (depth >= cv2.dilate(depth, np.ones((3, 3), np.uint8)) - 1e-3)
     deepest = float(depth.max())
-    ridge &= depth >= 0.6 * deepest if deepest > 4 else depth >= 0.3 * deepest
-    return float(np.median(field[ridge])) if ridge.any() else float(field[mask].max())
+    return ridge & (depth >= (0.6 if deepest > 4 else 0.3) * deepest)
+
+
+def _patchiness(field: Field, mask: Mask, plateau: float, noise: float) -> float:
+    heights = field[_ridge_of(mask)]
+    spread = float(np.percentile(heights, 84) - np.percentile(heights, 16)) / 2 if heights.size > 8 else noise
+    return math.sqrt(max(spread**2 - noise**2, 0.0)) / max(plateau, 1e-6)
 
 
 def _joined(above: Mask, field: Field, window: Window) -> tuple[Mask, float]:

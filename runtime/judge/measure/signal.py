@@ -127,7 +127,19 @@ def _towards_defect(difference: Field, window: Window) -> tuple[Field, bool]:
     weight *= float(np.linalg.norm(mean)) / max(float(mean @ weight), 1e-9)
     raw = difference @ weight.astype(np.float32)
     two_sided = min(above, below) > 0.4 * max(above, below) > 0
-    return np.ascontiguousarray(np.abs(raw) if two_sided else raw, np.float32), two_sided
+    if two_sided:
+        raw = _closed(np.abs(raw).astype(np.float32), window)
+    return np.ascontiguousarray(raw, np.float32), two_sided
+
+
+def _closed(strength: Field, window: Window) -> Field:
+    """Shade without its sign, the seam between a bright and a dark flank closed: a dent is one piece."""
+    x1, y1, x2, y2 = window.box
+    across = 2 * int(min(max(0.2 * min(x2 - x1, y2 - y1), 1.0), 15.0)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (across, across))
+    closed = cv2.morphologyEx(cv2.GaussianBlur(strength, (0, 0), 1.0), cv2.MORPH_CLOSE, kernel)
+    closed = closed - (np.median(closed[window.ring]) if np.any(window.ring) else 0.0)
+    return np.asarray(closed, np.float32)
 
 
 def _height_of(field: Field, reach: Mask) -> float:

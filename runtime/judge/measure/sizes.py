@@ -19,6 +19,7 @@ Parts = dict[str, float]
 _PIXEL = 0.08  # px an end: interpolation between pixel centres
 _LEVEL = 0.13  # of the outline's way between 35 % and 65 % of the plateau: the level is wrong by 4 % of it
 _BLUR = 0.4  # of the correction for blur: the blur is not Gaussian, the defect's end not its silhouette's
+_SOFTEST_LENS_PX = 2.2  # sigma of a lens's blur
 _UNEVEN = 0.5  # of what surroundings that are not as modelled move an end
 
 
@@ -79,9 +80,10 @@ def sizes_of_segment(segment: Segment, signal: Signal) -> Sizes | None:
     corrected_length = length + float(change[0] - overshoot[0])
     corrected_width = max(width + float(change[1] - overshoot[1]), 0.0)
     area = max(seen.area_px + float(change[2]), 0.0)
+    faint = _faint_extents(segment, edge, (length, width, seen.area_px))
     if corrected_length < corrected_width:
         corrected_length, corrected_width = corrected_width, corrected_length
-    parts = _parts(segment, signal, edge, seen, (length, width), change, swing, overshoot)
+    parts = _parts(segment, signal, edge, seen, (length, width), change, swing, overshoot, faint)
     return Sizes(
         corrected_length,
         corrected_width,
@@ -93,6 +95,23 @@ def sizes_of_segment(segment: Segment, signal: Signal) -> Sizes | None:
         _resized(corners, corrected_length, corrected_width, degrees),
         edge,
     )
+
+
+def _faint_extents(
+    segment: Segment, edge: Edge, seen: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """By how much length, width (px) and area (px2) grow when the defect's faint parts count, blur taken off.
+
+    Whether they are the defect is not to be known: the truth lies anywhere between (JCGM 100, 4.3.7). A pixel
+    of growth is the noise's.
+    """
+    outline = outline_of_level(segment.faint, segment.faint_level)
+    if outline is None or segment.faint_level >= segment.level:
+        return 0.0, 0.0, 0.0
+    share = np.array([[segment.faint_level / (2 * segment.level)]], np.float32)
+    out = max(-float(distance_to_outline(share, edge)[0, 0]), 0.0) + 0.5
+    more = _extents(outline)[:3] - np.asarray(seen) - out * np.array([2.0, 2.0, outline.perimeter_px])
+    return tuple(max(float(value), 0.0) for value in more)  # type: ignore[return-value]
 
 
 def _silhouette(segment: Segment, edge: Edge) -> Field:
@@ -158,6 +177,7 @@ def _parts(
     change: npt.NDArray[np.float64],
     swing: npt.NDArray[np.float64],
     overshoot: npt.NDArray[np.float64],
+    faint: tuple[float, float, float],
 ) -> tuple[Parts, Parts, Parts]:
     """Parts of the standard uncertainty of length, width (px), area (px2); formulas: docs/measure.md."""
     level_noise = signal.noise / (segment.plateau * max(edge.slope, 1e-3))
@@ -168,6 +188,10 @@ def _parts(
         spread = np.abs(_extents(lower) - _extents(upper))[:3]
     tolerance = math.hypot(swing[0] / max(sides[0], 1.0), swing[1] / max(sides[1], 1.0)) + 0.01
     turned = rectangle_spread(seen.points_xy, tolerance)
+    level = _LEVEL * math.hypot(1.0, segment.patchiness / 0.04)
+    # An edge softer than any lens: the defect fades, and where it ends is a matter of definition (D.3.4).
+    soft = min(0.399 / max(edge.slope, 1e-3), edge.thickness_px / 2.355)
+    soft = 0.67 * math.sqrt(max(soft**2 - signal.smoothing_px**2 - _SOFTEST_LENS_PX**2, 0.0))
     uneven_px = signal.unevenness / (segment.plateau * max(edge.slope, 1e-3))
     left, rim = min(segment.left_out, 1.0), seen.perimeter_px
     length, width = (
@@ -176,10 +200,12 @@ def _parts(
             "noise": math.hypot(float(swing[side]), 0.5 * float(overshoot[side])),
             "surroundings": _UNEVEN * uneven_px * math.sqrt(2),
             "blur": _BLUR * abs(float(change[side])),
-            "level": _LEVEL * float(spread[side]),
+            "level": level * float(spread[side]),
             "inset": (0.0, 2.0)[side] * edge.inset_uncertainty_px,
             "rectangle": turned[side] / math.sqrt(12),
             "pieces": left * 0.2 * sides[side],
+            "soft": soft * math.sqrt(2),
+            "faint": faint[side] / math.sqrt(3),
             "box": segment.short_of_box[side] / math.sqrt(3),
         }
         for side in (0, 1)
@@ -189,9 +215,11 @@ def _parts(
         "noise": level_noise * math.sqrt(rim),
         "surroundings": 0.3 * _UNEVEN * uneven_px * rim,
         "blur": _BLUR * abs(float(change[2])),
-        "level": 0.3 * _LEVEL * float(spread[2]),
+        "level": 0.35 * level * float(spread[2]),
         "inset": rim * edge.inset_uncertainty_px,
         "pieces": left * 0.5 * seen.area_px,
+        "soft": 0.5 * soft * rim,
+        "faint": faint[2] / math.sqrt(3),
         "box": segment.short_of_box[0] / math.sqrt(3) * min(edge.thickness_px, sides[1]),
     }
     return length, width, area

@@ -1,0 +1,190 @@
+"""The calipers on pictures whose truth is known, and on pictures that hold nothing to measure."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from orinspect.examples.calipers.measure import rows_of_groups, try_of_specimen
+from orinspect.examples.calipers.populations import specimen
+from orinspect.runtime.judge.measure.calipers import CUT, measure_defect, measured_defects
+from orinspect.runtime.judge.measure.measurement import DIMENSIONS, MEASURES, Measurement
+from orinspect.runtime.judge.measure.segment import FAINT
+from orinspect.runtime.judge.scale import plain_scale
+
+
+def _bar(
+    length: float = 40.0,
+    width: float = 10.0,
+    turn: float = 25.0,
+    *,
+    colour: tuple[float, ...] = (-60, -30, 20),
+    middle: tuple[float, float] = (75.3, 50.6),
+    noise: float = 2.0,
+) -> np.ndarray:
+    """A BGR picture [100, 150, 3] of a bar on grey, anti-aliased at 1/8 px and blurred by 1 px."""
+    fine = np.zeros((800, 1200), np.float32)
+    corners = cv2.boxPoints(((middle[0] * 8 - 0.5, middle[1] * 8 - 0.5), (length * 8, width * 8), turn))
+    points = np.round(corners * 16).astype(np.int32)
+    cv2.fillPoly(fine, [points], (1.0,), cv2.LINE_8, 4)
+    cv2.polylines(fine, [points], True, (0.5,), 1, cv2.LINE_8, 4)
+    cover = cv2.GaussianBlur(cv2.resize(fine, (150, 100), interpolation=cv2.INTER_AREA), (0, 0), 1.0)
+    light = 130 + cover[..., None] * np.array(colour, np.float32)
+    light = light + np.random.default_rng(5).normal(0, noise, light.shape)
+    return np.clip(np.round(light), 0, 255).astype(np.uint8)
+
+
+BOX = (50.0, 32.0, 100.0, 70.0)
+
+
+def _value(found: Measurement, name: str) -> float:
+    value = found.measures[name].value
+    assert isinstance(value, float)
+    return value
+
+
+@pytest.mark.slow
+def test_the_drawn_shapes_are_measured_and_the_uncertainty_holds() -> None:
+    """The short form of `examples/calipers/measure.py`; 95 % of 300 is within 91.5 and 98 by chance alone."""
+    row = rows_of_groups([try_of_specimen(specimen(12000 + number)) for number in range(300)])[0]
+    assert row["null"] <= 3
+    assert row["within_1.5_px"] >= 0.93
+    for name in ("length", "width", "area"):
+        assert 0.90 <= row[name]["coverage"] <= 0.99, (name, row[name])
+    assert row["length"]["median_error_px"] < 0.4 and abs(row["length"]["bias_px"]) < 0.15
+
+
+def test_twelve_dimensions_of_a_turned_bar() -> None:
+    found = measure_defect(_bar(), BOX, scale=plain_scale(0.02, 0.0001), others=[(120.0, 40.0, 140.0, 60.0)])
+    assert len(DIMENSIONS) == 12 and set(found.measures) == set(MEASURES)
+    for name, truth, unit in (
+        ("length", 0.8, "mm"),
+        ("width", 0.2, "mm"),
+        ("area", 0.16, "mm2"),
+        ("aspect", 4.0, "1"),
+        ("orientation", 25.0, "deg"),
+    ):
+        measure = found.measures[name]
+        assert measure.unit == unit and measure.k == 2
+        assert measure.expanded_uncertainty is not None
+        assert abs(_value(found, name) - truth) <= 1.5 * measure.expanded_uncertainty, (name, measure)
+    assert _value(found, "roundness") == pytest.approx(4 * math.pi * 400 / 100**2, abs=0.06)
+    assert _value(found, "edge_sharpness") == pytest.approx(2.563, abs=0.6)
+    assert found.measures["colour_rgb"].value == pytest.approx((150, 100, 70), abs=3)
+    assert _value(found, "delta_e") > 15 and _value(found, "contrast") < 0
+    assert _value(found, "distance") == pytest.approx(
+        (120 - (75.3 + 20 * math.cos(math.radians(25)) + 5 * math.sin(math.radians(25)))) * 0.02, abs=0.03
+    )
+    assert found.nulls == {"depth": "no_depth_from_one_picture"}
+    assert found.size_mm is not None and found.size_mm.length is not None
+
+
+def test_grey_and_colour_agree_and_both_polarities_are_seen() -> None:
+    grey = measure_defect(_bar(colour=(-50, -50, -50))[..., 0].copy(), BOX, scale=None)
+    bright = measure_defect(_bar(colour=(50, 50, 50)), BOX, scale=None)
+    chroma = measure_defect(_bar(colour=(40, -20, -20)), BOX, scale=None)  # the same grey as around
+    for found in (grey, bright, chroma):
+        assert _value(found, "length") == pytest.approx(40, abs=0.8)
+        assert _value(found, "width") == pytest.approx(10, abs=0.8)
+        assert found.measures["length"].unit == "px" and found.nulls["size_mm"] == "not_calibrated"
+        assert found.size_mm is None
+    assert _value(grey, "contrast") < 0 < _value(bright, "contrast")
+
+
+def test_the_scale_enters_the_size_and_its_uncertainty() -> None:
+    picture = _bar()
+    sure, unsure = (
+        measure_defect(picture, BOX, scale=plain_scale(0.05, u)).measures["length"] for u in (0.0, 0.002)
+    )
+    assert sure.value == unsure.value
+    assert sure.expanded_uncertainty is not None and unsure.expanded_uncertainty is not None
+    of_scale = math.sqrt(unsure.expanded_uncertainty**2 - sure.expanded_uncertainty**2)
+    assert of_scale == pytest.approx(2 * 0.04 * 2.0, rel=0.03)  # 2 k, 4 % of 2 mm
+
+
+def test_a_template_takes_the_pattern_away() -> None:
+    pattern = np.full((100, 150), 140, np.uint8)
+    pattern[:, 60:72] = 90
+    pattern[44:56] = 90
+    part = pattern.astype(np.float32) + (_bar(noise=0.0)[..., 0].astype(np.float32) - 130)
+    noisy = np.clip(part + np.random.default_rng(1).normal(0, 2, part.shape), 0, 255)
+    moved = np.asarray(np.roll(pattern, (2, -3), axis=(0, 1)), np.uint8)
+    found = measure_defect(noisy.astype(np.uint8), BOX, scale=None, template=moved)
+    assert _value(found, "length") == pytest.approx(40, abs=1.2)
+    assert _value(found, "width") == pytest.approx(10, abs=1.2)
+
+
+def test_a_defect_cut_by_the_picture_says_so() -> None:
+    picture = _bar(middle=(6.0, 50.0), turn=0.0)
+    found = measure_defect(picture, (0.0, 40.0, 28.0, 60.0), scale=plain_scale(0.02))
+    assert found.notes == (CUT,)
+    assert _value(found, "length") == pytest.approx(26 * 0.02, abs=0.03)  # what is left of 40 px
+    assert _value(found, "distance") == 0.0
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (50.0, 32.0, 100.0, 70.0),
+        (0.0, 0.0, 6.0, 6.0),
+        (-20.0, -20.0, 400.0, 300.0),
+        (140.0, 90.0, 150.0, 100.0),
+        (20.2, 20.2, 21.9, 22.1),
+    ],
+)
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_nothing_to_see_is_null_with_a_reason(box: tuple[float, float, float, float], level: int) -> None:
+    for shape in ((100, 150), (100, 150, 3)):
+        picture = np.full(shape, level, np.uint8)
+        found = measure_defect(picture, box, scale=plain_scale(0.02), template=picture)
+        assert found.measures == {} and found.size_mm is None
+        assert set(found.nulls.values()) == {FAINT, "no_depth_from_one_picture"}
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (200.0, 20.0, 220.0, 40.0),
+        (30.0, 30.0, 30.4, 60.0),
+        (60.0, 60.0, 50.0, 50.0),
+        (math.nan, 0.0, 10.0, 10.0),
+    ],
+)
+def test_a_box_without_a_pixel_is_null_with_a_reason(box: tuple[float, float, float, float]) -> None:
+    found = measure_defect(_bar(), box, scale=None)
+    assert found.nulls["length"] == "box_outside_picture" and found.measures == {}
+
+
+def test_noise_and_odd_pictures_raise_nothing() -> None:
+    rng = np.random.default_rng(9)
+    for shape in ((40, 60), (40, 60, 3), (9, 200, 3), (3, 3)):
+        for _ in range(6):
+            picture = rng.integers(0, 256, shape).astype(np.uint8)
+            x1, y1 = rng.uniform(0, shape[1] - 2), rng.uniform(0, shape[0] - 2)
+            box = (
+                float(x1),
+                float(y1),
+                float(rng.uniform(x1, shape[1] + 4)),
+                float(rng.uniform(y1, shape[0] + 4)),
+            )
+            found = measure_defect(picture, box, scale=None, template=picture[::-1].copy())
+            assert found.nulls
+
+
+def test_many_boxes_of_one_picture_know_each_other() -> None:
+    picture = _bar()
+    picture[:, 110:] = _bar()[:, 40:80]
+    first, second = measured_defects(picture, [BOX, (110.0, 30.0, 150.0, 72.0)], scale=None)
+    assert _value(first, "distance") < 20
+    assert second.measures
+
+
+def test_a_large_defect_is_measured_in_larger_pixels() -> None:
+    large = cv2.resize(_bar(noise=0.5), None, fx=10, fy=10, interpolation=cv2.INTER_CUBIC)
+    picture = np.asarray(large, np.uint8)
+    found = measure_defect(picture, (500.0, 320.0, 1000.0, 700.0), scale=None)
+    assert _value(found, "length") == pytest.approx(400, abs=8)
+    assert _value(found, "width") == pytest.approx(100, abs=8)
