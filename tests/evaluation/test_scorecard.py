@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -136,3 +137,11 @@ def test_floors_without_templates_say_why_they_do_not_apply(tmp_path: Path) -> N
     source = "scenes:metal?seed=1&parts=1&size_px=192"
     floors = floor_scores(source, rows_from_source(source), ("scratch",), 10, None)
     assert floors["xor"] is None and floors["cnn"] is None and "not applicable" in floors["reason"]
+
+
+def test_every_key_is_documented() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/evaluate.md").read_text("utf-8")
+    table = text.partition("## Keys of")[2].partition("\n## ")[0]
+    words = set(re.findall(r"\w+", "".join(re.findall(r"^\| (.*?) \|", table, re.M))))
+    scores = scored_parts([_part("open", "open", report=_report("reject", _defect(0.9)))], RECIPE)
+    assert set(scores) <= words
