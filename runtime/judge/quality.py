@@ -27,10 +27,10 @@ from ..errors import PictureError
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
-SAMPLE_PX = 110_000
+SAMPLE_PX = 60_000
 """Single pixels that levels and areas are counted on, at most about."""
 
-WINDOW_PX = 96
+WINDOW_PX = 80
 WINDOWS = 9
 """Windows in full resolution for blur and noise, where the picture has most edges."""
 
