@@ -25,7 +25,7 @@ from ..rates.binomial import share_with_bounds, upper_bound
 from ..sets.example import Example, Row
 from ..sets.source import rows_from_source
 from ..terminal import Progress
-from .recapture import NEUTRAL, Recapture, draw_recapture, recaptured
+from .recapture import NEUTRAL, Recapture, captured_pair, draw_recapture
 
 GOOD_PREFIX = "good:"
 GATES = {"on": (True,), "off": (False,), "both": (True, False)}
@@ -77,11 +77,12 @@ def good_part_figures(
                                              box_margin_px=first.recipe.box_margin_px), limit)
         setup = setup_for(bundle, first)
         figures = {is_on: Alarms() for is_on in inspectors}
-        for number, (row, copy, frame, capture) in enumerate(_captures(rows, copies, seed)):
+        for number, (example, copy, capture) in enumerate(_captures(rows, copies, seed)):
+            frame = _frame(example, capture)
             for is_on, inspector in inspectors.items():
                 found = _looked_at(inspector, frame, setup, figures[is_on])
-                if found.defects and frame.template is not None:
-                    figures[is_on].alarmed.append(_entry(row, copy, capture, found, frame, inspector))
+                if found.defects:
+                    figures[is_on].alarmed.append(_entry(example, copy, capture, found, inspector))
             if progress:
                 progress(number + 1, len(rows) * copies, "good parts")
     table = {("on" if is_on else "off"): _figures(alarms) for is_on, alarms in figures.items()}
@@ -93,23 +94,20 @@ def good_part_figures(
 
 def _captures(
     rows: Sequence[Row], copies: int, seed: int
-) -> Iterator[tuple[Row, int, Frame, Recapture]]:
-    """Every template beside each of its copies, as a frame."""
+) -> Iterator[tuple[Example, int, Recapture]]:
+    """Every template with the capture of each of its copies."""
     for row in rows:
         example = row.read()
         if example.template is None:
             raise DataSetError(f"{row.name} has no template to capture again; good: needs pairs")
         for copy in range(copies):
-            capture = draw_recapture(seed, zlib.crc32(row.name.encode("utf-8")), copy)
-            yield row, copy, _frame(example, capture), capture
+            yield example, copy, draw_recapture(seed, zlib.crc32(row.name.encode("utf-8")), copy)
 
 
 def _frame(example: Example, capture: Recapture) -> Frame:
-    """The copy as the part, the template as itself."""
-    if example.template is None:  # the caller has seen to it
-        raise DataSetError(f"{example.name} has no template")
-    part = recaptured(example.template, capture)
-    return dataclasses.replace(example, image=part, truth=()).frame(0)
+    """The copy as the part, the template as itself, both less an edge."""
+    template, part = captured_pair(example.golden, capture)
+    return dataclasses.replace(example, image=part, template=template, truth=()).frame(0)
 
 
 def _looked_at(inspector: Inspector, frame: Frame, setup: Setup, alarms: Alarms) -> Inspection:
@@ -121,21 +119,16 @@ def _looked_at(inspector: Inspector, frame: Frame, setup: Setup, alarms: Alarms)
 
 
 def _entry(
-    row: Row, copy: int, capture: Recapture, found: Inspection, frame: Frame, inspector: Inspector
+    example: Example, copy: int, capture: Recapture, found: Inspection, inspector: Inspector
 ) -> dict[str, Any]:
     """One false alarm: what was said, what was done to the part, and without which of it nothing is said.
 
     Only disturbances that alone silence it are named; none when it takes several, or when any would do.
     """
-    template = frame.template
-    silenced_by = []
-    if template is not None:
-        for name in NEUTRAL:
-            part = recaptured(template, capture.without(name))
-            if not inspector.inspect(dataclasses.replace(frame, image=part)).defects:
-                silenced_by.append(name)
+    silenced_by = [name for name in NEUTRAL
+                   if not inspector.inspect(_frame(example, capture.without(name))).defects]
     return {
-        "image": row.name, "copy": copy, "silenced_without": silenced_by,
+        "image": example.name, "copy": copy, "silenced_without": silenced_by,
         "defects": [{"type": one.type, "bbox": [round(float(side), 1) for side in one.bbox_xyxy],
                      "confidence": float(one.confidence), "detector": one.detector}
                     for one in found.defects],

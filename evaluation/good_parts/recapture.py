@@ -27,6 +27,10 @@ MOST_GRADIENT = 15.0  # from one side of the picture to the other
 MOST_NOISE_SIGMA = 6.0
 THRESHOLD = (100.0, 156.0)
 
+# Cut off all around, from template and copy alike: what a moved part shows at its edge must be board, not a
+# repeated edge, because a detector may take what the template does not show for a defect.
+EDGE_PX = 8
+
 NEUTRAL: dict[str, dict[str, Any]] = {
     "shift": {"shift_xy": (0.0, 0.0)},
     "bend": {"bend_px": 0.0},
@@ -73,6 +77,16 @@ def draw_recapture(*seed: int) -> Recapture:
         threshold=float(rng.uniform(*THRESHOLD)),
         seed=seed,
     )
+
+
+def captured_pair(template: Picture, capture: Recapture) -> tuple[Picture, Picture]:
+    """(template, its copy), both less EDGE_PX on every side. ValueError when nothing is left."""
+    if min(template.shape[:2]) <= 2 * EDGE_PX:
+        raise ValueError(f"a template of {template.shape[1]}x{template.shape[0]} px is too small: "
+                         f"{EDGE_PX} px are cut off on every side")
+    inner = np.s_[EDGE_PX:-EDGE_PX, EDGE_PX:-EDGE_PX]
+    copy = recaptured(template, capture)
+    return np.ascontiguousarray(template[inner]), np.ascontiguousarray(copy[inner])
 
 
 def recaptured(template: Picture, capture: Recapture) -> Picture:

@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from orinspect.evaluation.good_parts.recapture import NEUTRAL, Recapture, draw_recapture, recaptured
+from orinspect.evaluation.good_parts.recapture import (
+    NEUTRAL,
+    Recapture,
+    captured_pair,
+    draw_recapture,
+    recaptured,
+)
 from orinspect.runtime.capture.scenes import pcb_scene
 from orinspect.runtime.infer.pictures.register import shift_between
 
@@ -61,6 +67,15 @@ def test_the_same_numbers_give_the_same_capture_and_others_another() -> None:
     first, again = (recaptured(template, draw_recapture(1, 2, 3)) for _ in range(2))
     assert (first == again).all()
     assert (recaptured(template, draw_recapture(1, 2, 4)) != first).any()
+
+
+def test_a_moved_part_shows_board_at_its_edge_and_no_repeated_row() -> None:
+    template = _grey()
+    golden, part = captured_pair(template, replace(STILL, shift_xy=(4.0, 0.0)))
+    assert golden.shape == part.shape == (240, 240)
+    assert (golden == template[8:-8, 8:-8]).all() and (part == template[8:-8, 4:-12]).all()
+    with pytest.raises(ValueError, match="too small"):
+        captured_pair(template[:16, :16], STILL)
 
 
 def test_colour_pictures_are_captured_too() -> None:
