@@ -40,6 +40,12 @@ def outline_of_level(field: npt.NDArray[np.float32], level: float) -> Outline | 
 
     What is above the level at the field's edge is closed there, half a pixel outside the last pixel centre.
     """
+    inner = field > level
+    down, across = np.flatnonzero(inner.any(axis=1)), np.flatnonzero(inner.any(axis=0))
+    if down.size == 0:
+        return None
+    top, left = max(int(down[0]) - 1, 0), max(int(across[0]) - 1, 0)
+    field = field[top : int(down[-1]) + 2, left : int(across[-1]) + 2]
     above = np.full((field.shape[0] + 2, field.shape[1] + 2), -1.0)
     above[1:-1, 1:-1] = field.astype(np.float64) - level
     # A closed edge lies at the pixel's border: the value outside mirrors the one inside.
@@ -62,8 +68,8 @@ def outline_of_level(field: npt.NDArray[np.float32], level: float) -> Outline | 
     following = np.roll(corners, -1, axis=1)
     apart = corners - following
     share = np.clip(corners / np.where(apart == 0, 1.0, apart), 0.0, 1.0)  # [cells, 4]: where crossed
-    crossings_x = columns[:, None] - 0.5 + _FIRST_XY[:, 0] + share * _STEP_XY[:, 0]
-    crossings_y = rows[:, None] - 0.5 + _FIRST_XY[:, 1] + share * _STEP_XY[:, 1]
+    crossings_x = columns[:, None] + (left - 0.5) + _FIRST_XY[:, 0] + share * _STEP_XY[:, 0]
+    crossings_y = rows[:, None] + (top - 0.5) + _FIRST_XY[:, 1] + share * _STEP_XY[:, 1]
     edges = _SEGMENTS[cases[rows, columns]]  # [cells, 4]
     x, y = np.take_along_axis(crossings_x, edges, 1), np.take_along_axis(crossings_y, edges, 1)
     two = edges[:, 2] != edges[:, 3]  # cells with a second segment

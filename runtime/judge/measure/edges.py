@@ -108,12 +108,7 @@ def edge_of_segment(segment: Segment, signal: Signal, outline: Outline, length_p
     half_widths, products = (
         long * of_strip + (1 - long) * of_disc for of_strip, of_disc in zip(*_tables(), strict=True)
     )
-    draws = np.array(
-        [
-            _width_behind(thickness, slope * (1.0 + unsure * step), bounds, half_widths, products)
-            for step in _STEPS
-        ]
-    )
+    draws = _widths_behind(thickness, slope * (1.0 + unsure * _STEPS), bounds, half_widths, products)
     optics = np.sqrt(np.maximum(draws[:, 1] ** 2 - known, _LEAST_BLUR_PX**2))
     weights = np.exp(-(_STEPS**2) / 2 - (np.log(optics / _USUAL_BLUR_PX) / _USUAL_BLUR_SPREAD) ** 2 / 2)
     weights /= weights.sum()
@@ -125,20 +120,20 @@ def edge_of_segment(segment: Segment, signal: Signal, outline: Outline, length_p
     )
 
 
-def _width_behind(
-    thickness_px: float, slope: float, bounds_px: tuple[float, float], half_widths: Floats, products: Floats
-) -> tuple[float, float]:
-    """Width and blur of what shows this width at half height and this slope there; a width may be 0."""
-    ratio = float(np.interp(max(thickness_px * slope, float(products[0])), products, _RATIO))
-    blur = thickness_px / float(np.interp(ratio, _RATIO, half_widths))
-    blur = min(max(blur, bounds_px[0]), bounds_px[1])
-    widths = half_widths * blur  # with the blur known, the width at half height gives the width
-    if thickness_px <= widths[0]:
-        return 0.0, blur
-    # Over a wide range the tables are linear: 1 : 1.
-    return float(np.interp(thickness_px, widths, _RATIO * blur)) if thickness_px < widths[
-        -1
-    ] else thickness_px, blur
+def _widths_behind(
+    thickness_px: float,
+    slopes: Floats,
+    bounds_px: tuple[float, float],
+    half_widths: Floats,
+    products: Floats,
+) -> Floats:
+    """Widths and blurs [n, 2] behind a width at half height and slopes there; a width may be 0."""
+    ratios = np.interp(thickness_px * slopes, products, _RATIO)
+    blurs = np.clip(thickness_px / np.interp(ratios, _RATIO, half_widths), *bounds_px)
+    # With the blur known, the width at half height gives the width; over a wide range the two are the same.
+    shares = thickness_px / blurs
+    widths = blurs * np.interp(shares, half_widths, _RATIO, left=0.0)
+    return np.stack([np.where(shares < half_widths[-1], widths, thickness_px), blurs], axis=1)
 
 
 def _thickness(outline: Outline) -> float:

@@ -32,7 +32,8 @@ class Segment:
     `short_of_box` is by how much the defect is shorter than its box allows to believe, px: on the side where
     more is missing, and on the other. `faint` and `faint_level`: as `own` and `level`, with the faint parts
     of the defect (a fifth of its height and more) counted in. `patchiness`: how much the defect's own height
-    varies along its ridge, a share of the plateau, noise taken off.
+    varies along its ridge, a share of the plateau, noise taken off. `on_template`: share of the outline that
+    lies on edges of the template.
     """
 
     mask: Mask
@@ -44,6 +45,7 @@ class Segment:
     faint: Field
     faint_level: float
     patchiness: float
+    on_template: float
 
 
 def segment_of_signal(signal: Signal, window: Window, template: Field | None = None) -> Segment | None:
@@ -85,6 +87,7 @@ def segment_of_signal(signal: Signal, window: Window, template: Field | None = N
         own_field(field, with_faint | mask, low),
         low,
         _patchiness(field, mask, plateau, signal.noise),
+        0.0 if drawn is None else float(drawn[_rim_of(mask)].mean()),
     )
 
 
@@ -125,6 +128,10 @@ def _ridge_of(mask: Mask) -> Mask:
     return ridge & (depth >= (0.6 if deepest > 4 else 0.3) * deepest)
 
 
+def _rim_of(mask: Mask) -> Mask:
+    return mask & ~(cv2.erode(np.pad(mask, 1).astype(np.uint8), np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0)
+
+
 def _patchiness(field: Field, mask: Mask, plateau: float, noise: float) -> float:
     heights = field[_ridge_of(mask)]
     spread = float(np.percentile(heights, 84) - np.percentile(heights, 16)) / 2 if heights.size > 8 else noise
@@ -137,6 +144,8 @@ def _joined(above: Mask, field: Field, window: Window) -> tuple[Mask, float]:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(usable, connectivity=8)
     if count <= 1:
         return np.zeros_like(above), 0.0
+    if count == 2:
+        return labels > 0, 0.0
     x1, y1, x2, y2 = window.box
     inner = np.zeros(field.shape, np.float32)
     inner[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] = 1.0

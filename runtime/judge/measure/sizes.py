@@ -192,6 +192,8 @@ def _parts(
     # An edge softer than any lens: the defect fades, and where it ends is a matter of definition (D.3.4).
     soft = min(0.399 / max(edge.slope, 1e-3), edge.thickness_px / 2.355)
     soft = 0.67 * math.sqrt(max(soft**2 - signal.smoothing_px**2 - _SOFTEST_LENS_PX**2, 0.0))
+    # Where the outline runs along the template's own, part and template are a pixel apart either way.
+    joint = 3**-0.5 * min(segment.on_template / 0.2, 1.0)
     uneven_px = signal.unevenness / (segment.plateau * max(edge.slope, 1e-3))
     left, rim = min(segment.left_out, 1.0), seen.perimeter_px
     length, width = (
@@ -205,20 +207,22 @@ def _parts(
             "rectangle": turned[side] / math.sqrt(12),
             "pieces": left * 0.2 * sides[side],
             "soft": soft * math.sqrt(2),
+            "template": joint * math.sqrt(2),
             "faint": faint[side] / math.sqrt(3),
             "box": segment.short_of_box[side] / math.sqrt(3),
         }
         for side in (0, 1)
     )
     area = {
-        "pixel": 0.3 * _PIXEL * rim,
+        "pixel": 0.4 * _PIXEL * rim,
         "noise": level_noise * math.sqrt(rim),
         "surroundings": 0.3 * _UNEVEN * uneven_px * rim,
         "blur": _BLUR * abs(float(change[2])),
-        "level": 0.35 * level * float(spread[2]),
+        "level": 0.42 * level * float(spread[2]),
         "inset": rim * edge.inset_uncertainty_px,
         "pieces": left * 0.5 * seen.area_px,
         "soft": 0.5 * soft * rim,
+        "template": 0.5 * joint * segment.on_template * rim,
         "faint": faint[2] / math.sqrt(3),
         "box": segment.short_of_box[0] / math.sqrt(3) * min(edge.thickness_px, sides[1]),
     }
