@@ -98,8 +98,10 @@ def tries_of_scenes(kind: str, count: int) -> Iterator[Try]:
             corners = np.array(defect.bbox_xyxy, np.float64).reshape(2, 2)
             x1, y1, x2, y2 = box_of_detector(corners, rng)
             boxes.append((max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))))
-        scale = plain_scale(scene.mm_per_px)
-        results = measured_defects(scene.image, boxes, scale=scale, template=getattr(scene, "template", None))
+        scale, kinds = plain_scale(scene.mm_per_px), [defect.type for defect in scene.defects]
+        results = measured_defects(
+            scene.image, boxes, scale=scale, template=getattr(scene, "template", None), defect_types=kinds
+        )
         for defect, found in zip(scene.defects, results, strict=True):
             groups = {"scene": kind, "type": f"{kind} {defect.type}"}
             yield _try(groups, scene.mm_per_px, (defect.length_mm, defect.width_mm, defect.area_mm2), found)

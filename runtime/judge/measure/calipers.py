@@ -20,6 +20,9 @@ from .signal import signal_of_window
 from .sizes import Parts, Sizes, sizes_of_segment
 from .window import Window, template_in_window, window_of_box
 
+SHADED_TYPES = ("dent",)
+"""Types that are seen by their shade: same pigment, no edge at the rim."""
+
 CUT = "cut_at_picture_edge"
 """Note: the defect goes on beyond the picture; length, width and area are lower bounds."""
 
@@ -74,7 +77,8 @@ def measure_defect(
     laid = None if template is None else template_in_window(template, window)
     signal = signal_of_window(window, laid)
     segment = segment_of_signal(signal, window, laid)
-    sizes = None if segment is None else sizes_of_segment(segment, signal)
+    is_shade = signal.is_two_sided or defect_type in SHADED_TYPES
+    sizes = None if segment is None else sizes_of_segment(segment, signal, is_shade=is_shade)
     if segment is None or sizes is None:
         return nothing_measured(FAINT)
     notes = [CUT] if window.edges and _touches(segment.mask, window) else []

@@ -20,6 +20,7 @@ _PIXEL = 0.08  # px an end: interpolation between pixel centres
 _LEVEL = 0.13  # of the outline's way between 35 % and 65 % of the plateau: the level is wrong by 4 % of it
 _BLUR = 0.4  # of the correction for blur: the blur is not Gaussian, the defect's end not its silhouette's
 _SOFTEST_LENS_PX = 2.2  # sigma of a lens's blur
+_SHADE = 0.25  # of a side: the shade of a bowl reaches half its height at 0.6 to 0.9 of the way to the rim
 _UNEVEN = 0.5  # of what surroundings that are not as modelled move an end
 
 
@@ -44,11 +45,12 @@ class Sizes:
     edge: Edge
 
 
-def sizes_of_segment(segment: Segment, signal: Signal) -> Sizes | None:
+def sizes_of_segment(segment: Segment, signal: Signal, *, is_shade: bool = False) -> Sizes | None:
     """Measure twice: the outline in the picture, and the outline of its own silhouette blurred alike.
 
     What the blur does to the silhouette (ends and corners pulled in, thin lines swollen) it did to the
-    defect: the difference is taken off. None when there is no outline.
+    defect: the difference is taken off. `is_shade`: what is seen is the shade of a bowl, not the bowl's rim.
+    None when there is no outline.
     """
     seen = outline_of_level(segment.own, segment.level)
     if seen is None or seen.area_px <= 0:
@@ -83,7 +85,7 @@ def sizes_of_segment(segment: Segment, signal: Signal) -> Sizes | None:
     faint = _faint_extents(segment, edge, (length, width, seen.area_px))
     if corrected_length < corrected_width:
         corrected_length, corrected_width = corrected_width, corrected_length
-    parts = _parts(segment, signal, edge, seen, (length, width), change, swing, overshoot, faint)
+    parts = _parts(segment, signal, edge, seen, (length, width), change, swing, overshoot, faint, is_shade)
     return Sizes(
         corrected_length,
         corrected_width,
@@ -168,6 +170,26 @@ def _extents(outline: Outline) -> npt.NDArray[np.float64]:
     return np.array([length, width, outline.area_px, outline.perimeter_px])
 
 
+def _causes(
+    segment: Segment, signal: Signal, edge: Edge
+) -> tuple[float, float, float, float, float, npt.NDArray[np.float64]]:
+    """What noise, surroundings, softness and template move an outline (px); the level: share and way."""
+    level_noise = signal.noise / (segment.plateau * max(edge.slope, 1e-3))
+    lower = outline_of_level(segment.own, 0.7 * segment.level)
+    upper = outline_of_level(segment.own, min(1.3 * segment.level, 0.85 * segment.plateau))
+    spread = np.zeros(3)
+    if lower is not None and upper is not None:
+        spread = np.abs(_extents(lower) - _extents(upper))[:3]
+    level = _LEVEL * math.hypot(1.0, segment.patchiness / 0.04)
+    # An edge softer than any lens: the defect fades, and where it ends is a matter of definition (D.3.4).
+    soft = min(0.399 / max(edge.slope, 1e-3), edge.thickness_px / 2.355)
+    soft = 0.67 * math.sqrt(max(soft**2 - signal.smoothing_px**2 - _SOFTEST_LENS_PX**2, 0.0))
+    # Where the outline runs along the template's own, part and template are a pixel apart either way.
+    joint = 3**-0.5 * min(segment.on_template / 0.2, 1.0)
+    uneven_px = signal.unevenness / (segment.plateau * max(edge.slope, 1e-3))
+    return level_noise, uneven_px, soft, joint, level, spread
+
+
 def _parts(
     segment: Segment,
     signal: Signal,
@@ -178,23 +200,12 @@ def _parts(
     swing: npt.NDArray[np.float64],
     overshoot: npt.NDArray[np.float64],
     faint: tuple[float, float, float],
+    is_shade: bool,
 ) -> tuple[Parts, Parts, Parts]:
     """Parts of the standard uncertainty of length, width (px), area (px2); formulas: docs/measure.md."""
-    level_noise = signal.noise / (segment.plateau * max(edge.slope, 1e-3))
-    lower = outline_of_level(segment.own, 0.7 * segment.level)
-    upper = outline_of_level(segment.own, min(1.3 * segment.level, 0.85 * segment.plateau))
-    spread = np.zeros(3)
-    if lower is not None and upper is not None:
-        spread = np.abs(_extents(lower) - _extents(upper))[:3]
+    level_noise, uneven_px, soft, joint, level, spread = _causes(segment, signal, edge)
     tolerance = math.hypot(swing[0] / max(sides[0], 1.0), swing[1] / max(sides[1], 1.0)) + 0.01
     turned = rectangle_spread(seen.points_xy, tolerance)
-    level = _LEVEL * math.hypot(1.0, segment.patchiness / 0.04)
-    # An edge softer than any lens: the defect fades, and where it ends is a matter of definition (D.3.4).
-    soft = min(0.399 / max(edge.slope, 1e-3), edge.thickness_px / 2.355)
-    soft = 0.67 * math.sqrt(max(soft**2 - signal.smoothing_px**2 - _SOFTEST_LENS_PX**2, 0.0))
-    # Where the outline runs along the template's own, part and template are a pixel apart either way.
-    joint = 3**-0.5 * min(segment.on_template / 0.2, 1.0)
-    uneven_px = signal.unevenness / (segment.plateau * max(edge.slope, 1e-3))
     left, rim = min(segment.left_out, 1.0), seen.perimeter_px
     length, width = (
         {
@@ -207,6 +218,7 @@ def _parts(
             "rectangle": turned[side] / math.sqrt(12),
             "pieces": left * 0.2 * sides[side],
             "soft": soft * math.sqrt(2),
+            "shade": _SHADE * sides[side] * is_shade,
             "template": joint * math.sqrt(2),
             "faint": faint[side] / math.sqrt(3),
             "box": segment.short_of_box[side] / math.sqrt(3),
@@ -222,6 +234,7 @@ def _parts(
         "inset": rim * edge.inset_uncertainty_px,
         "pieces": left * 0.5 * seen.area_px,
         "soft": 0.5 * soft * rim,
+        "shade": 2 * _SHADE * seen.area_px * is_shade,
         "template": 0.5 * joint * segment.on_template * rim,
         "faint": faint[2] / math.sqrt(3),
         "box": segment.short_of_box[0] / math.sqrt(3) * min(edge.thickness_px, sides[1]),
