@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from orinspect.examples.reference.training.samples import TILE_PX
 from orinspect.examples.reference.training.surfaces import (
     LEVELS,
-    TILE_PX,
     Surface,
     SurfaceTile,
     _surface,

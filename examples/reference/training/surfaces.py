@@ -68,7 +68,7 @@ def scene_surface(
 ) -> Surface:
     """One metal scene, its boxes widened as the recipe says."""
     scene = metal_scene(seed, size_px=size_px, defects=defects)
-    boxes = [[*defect.bbox_xyxy, types.index(defect.type)] for defect in scene.defects]
+    boxes = [[*map(float, defect.bbox_xyxy), types.index(defect.type)] for defect in scene.defects]
     return _surface(scene.image, boxes, LEVELS, BOX_MARGIN_PX, real=False)
 
 
@@ -164,12 +164,12 @@ def disturbed_light(tile: SurfaceTile, rng: np.random.Generator) -> SurfaceTile:
     """Gain, gamma, colour cast, blur and noise of half of the tiles: another camera, another lamp."""
     if rng.random() < 0.5:
         return tile
-    image = tile.image.astype(np.float32)
+    image: npt.NDArray[np.floating] = tile.image.astype(np.float32)
     if rng.random() < 0.7:
         gain = rng.uniform(0.75, 1.25) * rng.uniform(0.94, 1.06, 3)
         image = 255 * np.clip(image / 255 * gain, 0, 1) ** rng.uniform(0.8, 1.25)
     if rng.random() < 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.9)))
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.9))), np.float32)
     if rng.random() < 0.4:
         image = image + rng.normal(0, rng.uniform(1, 5), image.shape)
     return replace(tile, image=np.clip(image + 0.5, 0, 255).astype(np.uint8))

@@ -129,6 +129,7 @@ def test_the_words_alone_look_at_every_tile_that_the_gate_lets_through(bundle: B
 
 
 def test_without_the_gate_every_tile_of_the_grid_is_looked_at(bundle: Bundle, frame: Frame) -> None:
+    assert frame.template is not None
     good = dataclasses.replace(frame, image=frame.template)
     with Inspector(bundle, threads=1, gated=False) as inspector:
         found = inspector.inspect(good)

@@ -23,8 +23,8 @@ def pair() -> tuple[Picture, Picture]:
     return scene.image, scene.template
 
 
-def byte(levels: npt.NDArray[np.floating]) -> Picture:
-    return np.clip(np.round(levels), 0, 255).astype(np.uint8)
+def byte(levels: npt.ArrayLike) -> Picture:
+    return np.asarray(np.clip(np.round(np.asarray(levels)), 0, 255), np.uint8)
 
 
 def blurred(part: Picture, sigma: float) -> Picture:

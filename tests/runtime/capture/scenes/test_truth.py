@@ -37,7 +37,7 @@ def test_area_counts_the_mask_and_not_its_box() -> None:
     changed = np.eye(10, dtype=bool)
     defect = defect_from_changes("spur", changed, 1.0)
     assert defect.area_mm2 == 10.0
-    assert math.isclose(defect.length_mm, 9.5 * math.sqrt(2), rel_tol=1e-3)  # its ends are cut by the diagonal
+    assert math.isclose(defect.length_mm, 9.5 * math.sqrt(2), rel_tol=1e-3)  # the diagonal cuts its ends
 
 
 def test_a_change_of_no_pixel_is_refused() -> None:

@@ -154,7 +154,7 @@ def test_a_large_picture_is_asked_in_bands() -> None:
 def test_light_is_found_whatever_else_differs(light: float) -> None:
     """Wider copper, a shift, noise and a defect do not change it: most of a part is flat."""
     whole = np.where(blobs(400, 500) > 0, 190, 60).astype(np.uint8)
-    template = cv2.erode(whole, np.ones((3, 3), np.uint8))
+    template = np.asarray(cv2.erode(whole, np.ones((3, 3), np.uint8)), np.uint8)
     noise = np.random.default_rng(1).normal(0, 4, whole.shape)
     part = np.clip(np.roll(whole, (2, -3), (0, 1)) * light + noise, 0, 255).astype(np.uint8)
     part[100:200, 100:220] = 255
@@ -164,7 +164,7 @@ def test_light_is_found_whatever_else_differs(light: float) -> None:
 
 def test_a_scan_of_black_and_white_has_one_light() -> None:
     template = blobs(300, 300)
-    part = cv2.erode(np.roll(template, 3, 1), np.ones((5, 5), np.uint8))
+    part = np.asarray(cv2.erode(np.roll(template, 3, 1), np.ones((5, 5), np.uint8)), np.uint8)
     assert light_between(template, part) == 1.0
     assert light_between(np.zeros_like(template), part) == 1.0
 
