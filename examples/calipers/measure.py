@@ -5,7 +5,7 @@ python -m orinspect.examples.calipers.measure [--json] [--specimens 2000] [--sce
 Prints the share of lengths within 1.5 px, the share of true values inside the stated uncertainty (k = 2:
 95 %), median errors in px and in mm, by condition; then the same on simulated metal surfaces and boards. The
 factors of the uncertainty budget were fitted on the specimens 0 to 899; what is printed are others, from
-5000.
+20000.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ...runtime.judge.measure.measurement import Measurement
 from ...runtime.judge.scale import plain_scale
 from .populations import SCALE_UNCERTAINTY, Specimen, box_of_detector, specimen
 
-FIRST_SPECIMEN, FIRST_SCENE = 5000, 7000
+FIRST_SPECIMEN, FIRST_SCENE = 20000, 8500
 WITHIN_PX = 1.5
 STYLES: dict[str, Style] = {"pcb grey": "grey", "pcb binary": "binary"}
 SIZES = ("length", "width", "area")
