@@ -16,7 +16,11 @@ import numpy.typing as npt
 
 from orinspect.evaluation.warp import warp_template
 from orinspect.runtime.capture.scenes import DEFECT_TYPES, pcb_scene
-from orinspect.runtime.infer.pictures.register import clusters_of_differences, shift_between
+from orinspect.runtime.infer.pictures.register import (
+    clusters_of_differences,
+    seen_after_shift,
+    shift_between,
+)
 from orinspect.runtime.infer.pictures.tiles import (
     Tile,
     gate_threshold,
@@ -136,7 +140,12 @@ def crops_from_board(board: Board, rng: np.random.Generator | None) -> list[Crop
     dx, dy = shift_between(template, part, MAX_SHIFT_PX)
     template = shifted(template, dx, dy)
     clusters = clusters_of_differences(
-        template, part, gate_threshold(part, GATE_DIFFERENCE), GATE_PIXELS, TILE_SHIFT_PX
+        template,
+        part,
+        gate_threshold(part, GATE_DIFFERENCE),
+        GATE_PIXELS,
+        TILE_SHIFT_PX,
+        seen_after_shift(*part.shape, dx, dy),
     )
     tiles = list(tiles_on_boxes(clusters, TILE_PX, OWNED_PX, LEVELS))
     if rng is not None:

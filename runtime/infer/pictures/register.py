@@ -123,15 +123,39 @@ def window_at(picture: ByteArray, left: int, top: int, size: int) -> ByteArray:
     return np.asarray(padded, dtype=np.uint8)
 
 
+def seen_after_shift(height: int, width: int, dx: int, dy: int) -> ByteArray:
+    """[H, W] uint8: 1 where a template that `shifted` moved by (dx, dy) still shows the product, else 0."""
+    return _window_or_nothing(np.ones((height, width), np.uint8), dx, dy, height, width)
+
+
+def _window_or_nothing(seen: ByteArray, x: int, y: int, height: int, width: int) -> ByteArray:
+    """[height, width] of `seen` from (x, y) on, 0 outside of it."""
+    window: ByteArray = np.zeros((height, width), np.uint8)
+    top, left = max(y, 0), max(x, 0)
+    bottom, right = min(y + height, seen.shape[0]), min(x + width, seen.shape[1])
+    if top < bottom and left < right:
+        window[top - y : bottom - y, left - x : right - x] = seen[top:bottom, left:right]
+    return window
+
+
 def clusters_of_differences(
-    template: ByteArray, part: ByteArray, difference: float, min_pixels: int, max_shift_px: int
+    template: ByteArray,
+    part: ByteArray,
+    difference: float,
+    min_pixels: int,
+    max_shift_px: int,
+    seen: ByteArray | None = None,
 ) -> list[BoxInt]:
     """Tight boxes x1, y1, x2, y2 (exclusive) of the clusters of pixels that differ, top first, then left.
 
     template, part: [H, W] uint8, registered as a whole; `difference` in grey levels beyond the tolerance
-    band; a cluster has at least `min_pixels` such pixels; cells are registered within `max_shift_px`.
+    band; a cluster has at least `min_pixels` such pixels; cells are registered within `max_shift_px`. Where a
+    moved template shows nothing but its repeated edge, nothing can be compared; `seen`: `seen_after_shift` of
+    a template that was moved as a whole.
     """
-    mask = _differing(template, part, difference, max_shift_px)
+    if seen is None:
+        seen = np.ones(template.shape[:2], np.uint8)
+    mask = _differing(template, part, difference, max_shift_px, seen)
     if not mask.any():
         return []
     joined = cv2.dilate(mask, np.ones((JOIN_PX, JOIN_PX), np.uint8))
@@ -160,7 +184,9 @@ def outside_band(template: ByteArray, part: ByteArray) -> ByteArray:
     return np.asarray(cv2.max(above, below), dtype=np.uint8)
 
 
-def _differing(template: ByteArray, part: ByteArray, difference: float, max_shift_px: int) -> ByteArray:
+def _differing(
+    template: ByteArray, part: ByteArray, difference: float, max_shift_px: int, seen: ByteArray
+) -> ByteArray:
     """[H, W] uint8, 1 where the part differs from the template after every cell that differs was moved to
     where it fits its surroundings best.
     """
@@ -170,16 +196,19 @@ def _differing(template: ByteArray, part: ByteArray, difference: float, max_shif
     # [cells down, cells across], by rows first: a cell is a few hundred bytes then
     differs = np.bitwise_or.reduceat(np.bitwise_or.reduceat(mask, tops, axis=0), lefts, axis=1)
     cells = [(tops[row], lefts[column]) for row, column in zip(*np.nonzero(differs), strict=True)]
-    moved = template.copy()
+    moved, known = template.copy(), seen.copy()
     margin = CELL_PX // 2
     for top, left in cells:
         cell = np.s_[top : top + CELL_PX, left : left + CELL_PX]
         x, y, size = left - margin, top - margin, 2 * CELL_PX
-        fitted = template_tile(template, window_at(part, x, y, size), x, y, max_shift_px)
+        corner = fitting_corner(template, window_at(part, x, y, size), x, y, max_shift_px)
         rows, columns = moved[cell].shape
-        moved[cell] = fitted[margin : margin + rows, margin : margin + columns]
+        inner = np.s_[margin : margin + rows, margin : margin + columns]
+        moved[cell] = window_at(template, *corner, size)[inner]
+        known[cell] = _window_or_nothing(seen, *corner, size, size)[inner]
+    known = np.asarray(cv2.erode(known, np.ones((2 * BAND_PX + 1, 2 * BAND_PX + 1), np.uint8)), np.uint8)
     if 4 * len(cells) > differs.size:
-        return _beyond(moved, part, difference)
+        return _beyond(moved, part, difference) & known
     for top, left in cells:  # what was moved changes the band of its neighbours' rims, too
         y1, x1 = max(top - BAND_PX, 0), max(left - BAND_PX, 0)
         y2, x2 = min(top + CELL_PX + BAND_PX, height), min(left + CELL_PX + BAND_PX, width)
@@ -187,7 +216,7 @@ def _differing(template: ByteArray, part: ByteArray, difference: float, max_shif
         around = np.s_[y0 : min(y2 + BAND_PX, height), x0 : min(x2 + BAND_PX, width)]
         own = _beyond(moved[around], part[around], difference)
         mask[y1:y2, x1:x2] = own[y1 - y0 : y2 - y0, x1 - x0 : x2 - x0]
-    return mask
+    return mask & known
 
 
 def _beyond(template: ByteArray, part: ByteArray, difference: float) -> ByteArray:

@@ -19,7 +19,14 @@ import numpy as np
 
 from ...errors import PictureError
 from ..engines.engine import FloatArray
-from .register import ByteArray, clusters_of_differences, fitting_corner, shift_between, window_at
+from .register import (
+    ByteArray,
+    clusters_of_differences,
+    fitting_corner,
+    seen_after_shift,
+    shift_between,
+    window_at,
+)
 
 Box = tuple[float, float, float, float]
 
@@ -127,10 +134,13 @@ def tile_pairs(
         moved = shifted(template, dx, dy)
         shown = (moved if shown[0] is template else shifted(shown[0], dx, dy), shown[1])
         template = moved
+    seen = seen_after_shift(height, width, dx, dy)
     threshold = gate_threshold(part, gate_difference)
     is_gated = gate_pixels > 0
     boxes = (
-        clusters_of_differences(template, part, threshold, gate_pixels, tile_shift_px) if is_gated else []
+        clusters_of_differences(template, part, threshold, gate_pixels, tile_shift_px, seen)
+        if is_gated
+        else []
     )
     tiles = tiles_on_boxes(boxes, tile_px, stride_px, levels)
     total = max(grid_size(width, height, stride_px, levels), len(tiles))

@@ -16,10 +16,12 @@ from orinspect.runtime.infer.pictures.register import (
     light_between,
     outside_band,
     relit,
+    seen_after_shift,
     shift_between,
     template_tile,
     window_at,
 )
+from orinspect.runtime.infer.pictures.tiles import shifted
 
 Picture = npt.NDArray[np.uint8]
 
@@ -175,3 +177,25 @@ def test_a_picture_is_shown_in_another_light() -> None:
     assert relit(picture, 2.0).tolist() == [[0, 5, 50, 100]]
     assert relit(np.repeat(picture[..., None], 3, 2), 0.5).shape == (1, 4, 3)
     assert relit(picture, 0.0).max() == 255, "no light at all is no division by zero"
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(5, 0), (0, 4), (-6, 3), (0, 0)])
+def test_what_a_moved_template_never_saw_is_no_difference(dx: int, dy: int) -> None:
+    """Part and template are windows of one board; the part shows a strip that the template has not."""
+    board = blobs(300, 340)
+    template = board[20:276, 20:316]
+    part = board[20 + dy : 276 + dy, 20 + dx : 316 + dx].copy()
+    registered, seen = shifted(template, dx, dy), seen_after_shift(256, 296, dx, dy)
+    assert clusters_of_differences(registered, part, 100.0, 3, 0, seen) == []
+    assert (seen == 0).sum() == 256 * 296 - (256 - abs(dy)) * (296 - abs(dx))
+    part[120:129, 140:149] = 255 - part[120:129, 140:149]
+    assert clusters_of_differences(registered, part, 100.0, 3, 0, seen) != []
+
+
+def test_without_a_shift_a_defect_at_the_very_edge_is_a_difference() -> None:
+    template = np.zeros((128, 128), np.uint8)
+    part = template.copy()
+    part[60:70, :3] = 255
+    part[-2:, 20:30] = 255
+    boxes = clusters_of_differences(template, part, 100.0, 3, 4)
+    assert len(boxes) == 2
