@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..recipe import Thresholds
-from .candidates import Candidate, overlap, thinned
+from .candidates import HELD_SHARE, Candidate, overlap, thinned
 from .pictures.tiles import Box, Tile
 
 DENSE_SLACK_PX = 4.0
@@ -135,6 +135,22 @@ def fused(
     )
 
 
+def strongest_unreported(
+    candidates: Sequence[Candidate], defects: Sequence[CandidateDefect], nms_iou: float
+) -> float:
+    """The largest presence of a candidate that no reported defect stands for; 0 when there is none.
+
+    A defect that the recipe ignores must not hide what was nearly reported beside it. A defect stands for the
+    candidates that lie on it: those that overlap it beyond `nms_iou`, lie in it, or share its centre.
+    """
+    unreported = (
+        candidate.presence
+        for candidate in candidates
+        if not any(_is_at(candidate.box_xyxy, defect.bbox_xyxy, nms_iou) for defect in defects)
+    )
+    return max(unreported, default=0.0)
+
+
 def defect_from_candidate(
     candidate: Candidate, types: Sequence[str], detector: str, reason: str | None = None
 ) -> CandidateDefect:
@@ -212,6 +228,12 @@ def _matches(dense: Sequence[Candidate], words: Sequence[Candidate]) -> list[tup
         if all(i != a and j != b for a, b in pairs):
             pairs.append((i, j))
     return pairs
+
+
+def _is_at(box: Box, reported: Box, nms_iou: float) -> bool:
+    iou, held = overlap(box, reported)
+    is_centred = _centre_distance(box, reported) < SAME_CENTRE * _mean_side(box, reported)
+    return iou > nms_iou or held > HELD_SHARE or is_centred
 
 
 def is_near_owned(candidate: Candidate, tile: Tile, slack_px: float) -> bool:

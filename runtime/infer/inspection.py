@@ -35,8 +35,8 @@ class Inspection:
     own list, best first; `dense` reaches down to thresholds.candidate. dropped: boxes that an answer named
     and that cannot be a defect, each with its reason; such a part is no clean pass. failed: why an answer
     was cut or did not parse, else None. timings_ms: preprocess, vision, dense, prefill, decode.
-    strongest_rejected: on a part without defects the largest presence of one that stayed under its
-    threshold, 0 when nothing was near. novelty: above 1 the part is unlike the calibration pictures; None
+    strongest_rejected: the largest presence of one that stayed under its threshold and lies on no reported
+    defect, 0 when nothing was near. novelty: above 1 the part is unlike the calibration pictures; None
     where the bundle does not know. looked_again: tiles that had a second look.
     """
 

@@ -31,6 +31,7 @@ from .fuse import (
     fused,
     is_near_owned,
     owned,
+    strongest_unreported,
     tiles_to_decode,
 )
 from .inspection import Inspection, Passes
@@ -269,7 +270,7 @@ class Inspector:
         passes: Passes,
     ) -> Inspection:
         types = self.recipe.types
-        seen = [candidate.presence for candidate in (*dense, *words.candidates)]
+        seen = (*dense, *words.candidates)
         return Inspection(
             defects=defects,
             dense=tuple(defect_from_candidate(candidate, types, "dense") for candidate in dense),
@@ -281,7 +282,7 @@ class Inspector:
             timings_ms=timings,
             passes=passes,
             failed="; ".join(words.failures) or None,
-            strongest_rejected=0.0 if defects else max(seen, default=0.0),
+            strongest_rejected=strongest_unreported(seen, defects, self.recipe.thresholds.nms_iou),
         )
 
     def close(self) -> None:

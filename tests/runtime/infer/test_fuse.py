@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from orinspect.runtime.infer.candidates import Candidate
-from orinspect.runtime.infer.fuse import OwnedPlaces, fused, owned, tiles_to_decode
+from orinspect.runtime.infer.fuse import OwnedPlaces, fused, owned, strongest_unreported, tiles_to_decode
 from orinspect.runtime.infer.pictures.tiles import Box, Tile, tile_grid, tiles_on_boxes
 from orinspect.runtime.recipe import Thresholds
 
@@ -194,3 +194,14 @@ def test_places_are_found_as_by_asking_every_tile() -> None:
         inside += bool(owners)
     assert 0 < inside < len(points)
     assert not OwnedPlaces([]).hold((0.0, 0.0))
+
+
+def test_a_reported_defect_hides_nothing_that_was_nearly_reported_beside_it() -> None:
+    here, beside = around(50, 50), around(120, 50)
+    dense = [candidate(here, p=0.95), candidate(beside, p=0.7, kind=1)]
+    words = [candidate(around(54, 50), p=0.9)]
+    defects = fused(dense, words, TYPES, LIMITS)
+    assert [defect.type for defect in defects] == ["open"]
+    assert strongest_unreported([*dense, *words], defects, LIMITS.nms_iou) == 0.7
+    assert strongest_unreported([dense[0], *words], defects, LIMITS.nms_iou) == 0.0
+    assert strongest_unreported(dense, (), LIMITS.nms_iou) == 0.95

@@ -100,6 +100,20 @@ def test_the_rejected_evidence_is_the_presence_of_what_was_not_reported(
     assert found.strongest_rejected == max(seen) > 0
 
 
+def test_what_was_nearly_reported_is_known_beside_a_reported_defect(
+    bundle: Bundle, frame: Frame, once: Inspection
+) -> None:
+    most, *rest = sorted((one.presence or 0.0 for one in once.dense), reverse=True)
+    assert rest and rest[-1] < most
+    strict = dataclasses.replace(EAGER, both=1.0, dense_alone=most, words=1.0)
+    with Inspector(bundle, threads=1) as inspector:
+        recipe = dataclasses.replace(inspector.recipe, thresholds=strict)
+        inspector._compiled = dataclasses.replace(inspector._compiled, recipe=recipe)
+        found = inspector.inspect(frame)
+    assert found.defects
+    assert found.strongest_rejected > 0
+
+
 def test_novelty_is_known_once_the_bundle_knows_it(
     bundle: Bundle, frame: Frame, once: Inspection, tmp_path: Path
 ) -> None:
