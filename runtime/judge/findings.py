@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +25,8 @@ from .scale import PixelScale
 
 if TYPE_CHECKING:
     from ..infer.fuse import CandidateDefect
+
+log = logging.getLogger(__name__)
 
 Picture = npt.NDArray[np.uint8]
 
@@ -101,7 +105,7 @@ def findings_from_candidates(
         else:
             listed.append((candidate, entry, box))
     started = clock()
-    measured = _measured([box for *_, box in listed], recipe, image, template, scale, why_no_scale)
+    measured = _measured(listed, recipe, image, template, scale, why_no_scale)
     measure_ms = (clock() - started) * 1e3 if recipe.measure.enabled else None
     findings = (
         _finding(f"d{number}", *each, measurement, judgement)
@@ -136,32 +140,40 @@ def clipped(box: Box, width: int, height: int) -> Box | None:
 
 
 def _measured(
-    boxes: Sequence[Box],
+    listed: Sequence[tuple[CandidateDefect, DefectType, Box]],
     recipe: Recipe,
     image: Picture,
     template: Picture | None,
     scale: PixelScale | None,
     why_no_scale: str,
 ) -> list[Measurement]:
-    """A measurement for every box; without calipers, or beyond the recipe's bound, it says so."""
+    """A measurement for every defect; without calipers, or beyond the recipe's bound, it says so."""
+    if not recipe.measure.enabled:
+        return [nothing_measured("switched_off_in_recipe") for _ in listed]
+    boxes = [box for *_, box in listed]
+    golden = template if recipe.mode == "compare" else None
     measured = []
-    for number, box in enumerate(boxes):
-        if not recipe.measure.enabled:
-            measured.append(nothing_measured("switched_off_in_recipe"))
-        elif number >= recipe.measure.max_defects:
+    for number, (_, entry, box) in enumerate(listed):
+        if number >= recipe.measure.max_defects:
             measured.append(nothing_measured("more_defects_than_the_recipe_measures"))
-        else:
+            continue
+        try:
             found = measure_defect(
                 image,
                 box,
                 scale=scale,
-                template=template if recipe.mode == "compare" else None,
+                template=golden,
                 box_margin_px=recipe.box_margin_px,
                 others=[*boxes[:number], *boxes[number + 1 :]],
+                defect_type=entry.type,
             )
-            if found.nulls.get("size_mm") == "not_calibrated":
-                found.nulls["size_mm"] = why_no_scale
-            measured.append(found)
+        except (ArithmeticError, LookupError, ValueError, cv2.error):
+            # The defect is found and named: a size that nobody knows is no reason to stop the line.
+            log.exception("the %s at %s could not be measured", entry.type, box)
+            found = nothing_measured("calipers_failed")
+        if found.nulls.get("size_mm") == "not_calibrated":
+            found.nulls["size_mm"] = why_no_scale
+        measured.append(found)
     return measured
 
 

@@ -26,6 +26,9 @@ SHADED_TYPES = ("dent",)
 CUT = "cut_at_picture_edge"
 """Note: the defect goes on beyond the picture; length, width and area are lower bounds."""
 
+BEYOND_PLANE = "beyond_the_calibrated_plane"
+"""Why a size stays in pixels: the scale's perspective has its horizon in the picture, this side of it."""
+
 
 def measured_defects(
     image: npt.NDArray[np.uint8],
@@ -94,6 +97,8 @@ def measure_defect(
     nulls = {"depth": NO_DEPTH}
     if scale is None:
         nulls["size_mm"] = "not_calibrated"
+    elif measures["length"].unit == "px":
+        nulls["size_mm"] = BEYOND_PLANE
     if "orientation" not in measures:
         nulls["orientation"] = "no_longer_side"
     return Measurement(
@@ -126,11 +131,13 @@ def _size_measures(
 def _scaled(
     measure: Measure, scale: PixelScale | None, around_xy: npt.NDArray[np.float64], power: int
 ) -> Measure:
-    """A measure in mm or mm2 by the scale at a place of the picture; as it is without a scale."""
+    """A measure in mm or mm2 by the scale at a place of the picture; as it is where there is none."""
     if scale is None or not isinstance(measure.value, float):
         return measure
     x, y = around_xy.mean(axis=0)
     factor = scale.mm_per_px_at(float(x), float(y)) ** power
+    if not (math.isfinite(factor) and factor > 0):
+        return measure
     own = (measure.expanded_uncertainty or 0.0) * factor
     of_scale = 2 * power * scale.relative_uncertainty * measure.value * factor
     return Measure(measure.value * factor, "mm" if power == 1 else "mm2", math.hypot(own, of_scale))

@@ -72,7 +72,7 @@ def window_of_box(
     inner = ((x1 - left) / step, (y1 - top) / step, (x2 - left) / step, (y2 - top) / step)
     grown = max(3.0, 0.12 * min(max(inner[2] - inner[0], inner[3] - inner[1]), 60.0))
     reach = _inside(pixels.shape, inner, grown)
-    ring = ~_inside(pixels.shape, inner, min(grown, 3.0))
+    whole, ring = reach.copy(), ~_inside(pixels.shape, inner, min(grown, 3.0))
     for other in others:
         shifted = (
             (other[0] - left) / step,
@@ -83,6 +83,8 @@ def window_of_box(
         ring &= ~_inside(pixels.shape, shifted, 2.0)
         # Where a neighbour's box lies apart from this one, its pixels are the neighbour's.
         reach &= ~(_inside(pixels.shape, shifted, 0.0) & ~_inside(pixels.shape, inner, 0.0))
+    if not reach.any():  # a box of a pixel, on no pixel's centre, in the midst of another
+        reach = whole
     at_edge = {"left": x1 < 1.0, "top": y1 < 1.0, "right": x2 > width - 1.0, "bottom": y2 > height - 1.0}
     edges = tuple(name for name, is_at in at_edge.items() if is_at)
     room = (2 * box_margin_px + _ROOM_PX) / step

@@ -118,3 +118,23 @@ def test_a_defect_that_leaves_the_picture_is_at_least_that_long() -> None:
     assert found.defect().notes == ("cut_at_picture_edge",)
     assert (found.graded.severity, found.graded.mildest) == ("major", "minor")
     assert "at least" in found.graded.reason
+
+
+def test_the_calipers_know_the_type_because_the_shade_of_a_dent_is_no_outline() -> None:
+    recipe = dataclasses.replace(
+        GRADED, defects=(DefectType("dent", "D1", "major"), DefectType("stain", "T1", "major"))
+    )
+    sizes = {}
+    for type in ("dent", "stain"):
+        (found,) = findings(line(type), recipe=recipe).listed
+        sizes[type] = found.measurement.measures["length"].expanded_uncertainty
+    assert sizes["dent"] > 2 * sizes["stain"]
+
+
+def test_a_defect_that_the_calipers_cannot_measure_does_not_stop_the_line() -> None:
+    """It is what a defect without a size is: of its type's severity, with the reason."""
+    scale = dataclasses.replace(plain_scale(0.02), homography=((1.0, 0.0), (0.0, 1.0)))  # no 3 x 3: broken
+    (found,) = findings(line(), scale=scale).listed
+    assert found.graded.severity == "major"
+    assert found.graded.is_size_missing
+    assert null_reasons_of([found])["defects[].size_mm"] == "calipers_failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 
 from orinspect.examples.calipers.measure import rows_of_groups, try_of_specimen
 from orinspect.examples.calipers.populations import specimen
-from orinspect.runtime.judge.measure.calipers import CUT, measure_defect, measured_defects
+from orinspect.runtime.judge.measure.calipers import BEYOND_PLANE, CUT, measure_defect, measured_defects
 from orinspect.runtime.judge.measure.measurement import DIMENSIONS, MEASURES, Measurement
 from orinspect.runtime.judge.measure.segment import FAINT
 from orinspect.runtime.judge.scale import plain_scale
@@ -188,3 +189,20 @@ def test_a_large_defect_is_measured_in_larger_pixels() -> None:
     found = measure_defect(picture, (500.0, 320.0, 1000.0, 700.0), scale=None)
     assert _value(found, "length") == pytest.approx(400, abs=8)
     assert _value(found, "width") == pytest.approx(100, abs=8)
+
+
+def test_a_box_of_one_pixel_in_the_midst_of_another_is_measured_or_says_why() -> None:
+    """On no pixel's centre, with every pixel around it a neighbour's: it has its own all the same."""
+    image = np.full((60, 60), 128, np.uint8)
+    found = measure_defect(image, (30.5, 30.5, 31.5, 31.5), scale=None, others=[(10.0, 10.0, 50.0, 50.0)])
+    assert found.nulls["length"] == FAINT
+
+
+def test_beyond_the_horizon_of_the_calibrated_plane_sizes_stay_in_pixels() -> None:
+    identity = ((0.02, 0.0, 0.0), (0.0, 0.02, 0.0), (0.0, -0.1, 1.0))  # the horizon is at y = 10
+    tilted = dataclasses.replace(plain_scale(0.02), homography=identity)
+    found = measure_defect(_bar(), BOX, scale=tilted)
+    assert found.size_mm is None
+    assert found.nulls["size_mm"] == BEYOND_PLANE
+    assert {found.measures[name].unit for name in ("length", "width")} == {"px"}
+    assert all(math.isfinite(_value(found, name)) for name in ("length", "area", "distance"))
