@@ -52,8 +52,8 @@ def test_pictures_of_any_size_are_made_of_scenes() -> None:
 @pytest.mark.slow  # a process a picture
 def test_every_picture_is_measured_in_its_own_process(tmp_path: Path) -> None:
     write_small_bundle(tmp_path)
-    result = measure(tmp_path / "bundle", [(256, 256), (640, 300)], defects=(1,), rounds=1, threads=1)
-    assert [(row["width"], row["height"]) for row in result["rows"]] == [(256, 256), (640, 300)]
+    result = measure(tmp_path / "bundle", [(512, 512), (640, 300)], defects=(12,), rounds=1, threads=1)
+    assert [(row["width"], row["height"]) for row in result["rows"]] == [(512, 512), (640, 300)]
     for found in result["rows"]:
         assert found["cpu_ms"] > 0 and found["wall_ms"] > 0 and found["tiles"] >= found["tiles_looked"] > 0
     assert "640 x 300" in table_text(result)
