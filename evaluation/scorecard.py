@@ -16,7 +16,13 @@ from ..runtime.report import Defect, SizeMm
 from .inspected import EvaluatedPart
 from .rates.confusion import class_accuracy, confusion_matrix
 from .rates.cost import passes_summary, stage_times
-from .rates.resampling import group_weights, percentile_interval, resampling_header, resampling_units
+from .rates.resampling import (
+    group_weights,
+    percentile_interval,
+    resampling_header,
+    resampling_units,
+    trusted_names,
+)
 from .rates.size_error import MeasuredSize, size_error_figures
 from .rates.tally import Tally
 from .rates.verdicts import PartVerdict, alarm_curve, verdict_rates
@@ -59,7 +65,7 @@ def scored_parts(parts: Sequence[EvaluatedPart], recipe: Recipe) -> dict[str, An
         "confusion": confusion_matrix(both, types),
         "class_accuracy": _class_accuracy(parts),
         **verdict_rates(verdicts),
-        "alarm_curve": alarm_curve(verdicts, group_weights(groups)),
+        "alarm_curve": alarm_curve(verdicts, group_weights(trusted_names(groups))),
         "bootstrap": bootstrap_intervals(parts, Tally.of(both), verdicts),
         "ece": calibration_figures(parts),
         "size_error_mm": size_error_figures(_sizes(parts)),
@@ -88,7 +94,7 @@ def part_verdicts(parts: Sequence[EvaluatedPart], both: Sequence[ScoredPicture])
             disposition, reasons = part.report.disposition, part.report.review_reasons
             reported = sum(defect.severity != "ignore" for defect in part.report.defects)
         evidence = max((box.confidence for box in (*picture.ranked, *picture.detections)), default=0.0)
-        has_defect = bool(part.truth or part.ignored or part.label)
+        has_defect = True if part.truth or part.label else None if part.ignored else False
         verdicts.append(PartVerdict(part.name, has_defect, disposition, reported, reasons, evidence))
     return verdicts
 
@@ -113,8 +119,8 @@ def resampled_figures(
     precision, recall, f = tally.precision_recall_f(weights)
     shares = {}
     events: dict[str, tuple[Callable[[PartVerdict], bool], Callable[[PartVerdict], bool]]] = {
-        "escape": (lambda one: one.is_escape, lambda one: one.has_defect),
-        "false_alarm": (lambda one: one.is_false_alarm, lambda one: not one.has_defect),
+        "escape": (lambda one: one.is_escape, lambda one: one.has_defect is True),
+        "false_alarm": (lambda one: one.is_false_alarm, lambda one: one.has_defect is False),
         "review_share": (lambda one: one.disposition == "review", lambda one: True),
     }
     for name, (happened, could) in events.items():
@@ -131,10 +137,11 @@ def calibration_figures(parts: Sequence[EvaluatedPart]) -> dict[str, Any]:
     A report's confidence is the calibrated one where the bundle brings a calibration; a defect is right when
     it finds a true box of its type.
     """
-    raw = [(boxes_of(part.inspection.defects), part) for part in parts]
+    raw = [(_counted(boxes_of(part.inspection.defects), part), part) for part in parts]
     defects = [defect for part in parts if part.report is not None for defect in part.report.defects]
     is_calibrated = any(defect.confidence != defect.raw_confidence for defect in defects)
-    reported = [(_reported_boxes(part.report.defects), part) for part in parts if part.report is not None]
+    reported = [(_counted(_reported_boxes(part.report.defects), part), part)
+                for part in parts if part.report is not None]
     return {"raw": _reliability(raw), "calibrated": _reliability(reported) if is_calibrated else None}
 
 
@@ -228,18 +235,28 @@ def _scored(part: EvaluatedPart, detector: str, thresholds: Thresholds) -> Score
         ranked = boxes_of(inspection.dense if detector == "dense" else inspection.words)
         limit = thresholds.presence if detector == "dense" else thresholds.words
         said = tuple(box for box in ranked if box.confidence >= limit)
-    if part.ignored:
-        said, ranked = (tuple(box for box in boxes if not _is_ignored(box, part)) for boxes in (said, ranked))
-    return ScoredPicture(part.truth, said, ranked)
+    return ScoredPicture(part.truth, _counted(said, part), _counted(ranked, part))
 
 
-def _is_ignored(box: NamedBox, part: EvaluatedPart) -> bool:
+def _counted(boxes: tuple[NamedBox, ...], part: EvaluatedPart) -> tuple[NamedBox, ...]:
+    """The boxes less those in ignored regions of the part."""
+    return counted_boxes(boxes, part.truth, part.ignored)
+
+
+def counted_boxes(
+    boxes: tuple[NamedBox, ...], truth: Sequence[NamedBox], ignored: Sequence[NamedBox]
+) -> tuple[NamedBox, ...]:
+    """`boxes` less those that lie in an ignored region and find no true box."""
+    return tuple(box for box in boxes if not _is_ignored(box, truth, ignored)) if ignored else boxes
+
+
+def _is_ignored(box: NamedBox, truth: Sequence[NamedBox], ignored: Sequence[NamedBox]) -> bool:
     """Whether a box lies in a region that is neither right nor wrong to find, and finds no true one."""
-    if part.truth and float(iou_matrix([box], part.truth).max()) > IOU_MIN:
+    if truth and float(iou_matrix([box], truth).max()) > IOU_MIN:
         return False
     x1, y1, x2, y2 = box.bbox_xyxy
     area = max((x2 - x1) * (y2 - y1), 1e-9)
-    for region in part.ignored:
+    for region in ignored:
         left, top, right, bottom = region.bbox_xyxy
         inside = max(min(x2, right) - max(x1, left), 0.0) * max(min(y2, bottom) - max(y1, top), 0.0)
         if inside / area > IGNORED_SHARE:

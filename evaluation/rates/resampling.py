@@ -51,6 +51,12 @@ def resampling_units(groups: Sequence[str]) -> dict[str, Sequence[str]]:
     return units
 
 
+def trusted_names(groups: Sequence[str]) -> Sequence[str]:
+    """What is drawn where there is room for one interval, a name a part: see `trusted_unit`."""
+    units = resampling_units(groups)
+    return units.get(trusted_unit(resampling_header(groups))) or units["group"]
+
+
 def trusted_unit(header: Mapping[str, Any]) -> str:
     """Which interval to show where there is room for one: `group` where there are enough, else `part`."""
     return "part" if header["note"] or header["groups"] < FEWEST_GROUPS else "group"

@@ -27,10 +27,13 @@ MOST_NAMES = 20
 
 @dataclass(frozen=True)
 class PartVerdict:
-    """One part: whether it truly has a defect, what became of it, and how strong the evidence was (0..1)."""
+    """One part: whether it truly has a defect, what became of it, and how strong the evidence was (0..1).
+
+    `has_defect` is None where all that is marked on the part is out of scoring: it is neither good nor bad.
+    """
 
     name: str
-    has_defect: bool
+    has_defect: bool | None
     disposition: str
     reported: int
     reasons: tuple[str, ...]
@@ -39,12 +42,12 @@ class PartVerdict:
     @property
     def is_escape(self) -> bool:
         """A part with a defect that passed."""
-        return self.has_defect and self.disposition == "pass"
+        return self.has_defect is True and self.disposition == "pass"
 
     @property
     def is_false_alarm(self) -> bool:
         """A good part with a reported defect."""
-        return not self.has_defect and self.reported > 0
+        return self.has_defect is False and self.reported > 0
 
 
 def verdict_rates(parts: Sequence[PartVerdict]) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def verdict_rates(parts: Sequence[PartVerdict]) -> dict[str, Any]:
     Shares of an escape are of the defective parts, of a false alarm of the good ones, of a review of all.
     """
     bad = [part for part in parts if part.has_defect]
-    good = [part for part in parts if not part.has_defect]
+    good = [part for part in parts if part.has_defect is False]
     reviewed = [part for part in parts if part.disposition == "review"]
     reasons = Counter(reason for part in reviewed for reason in part.reasons)
     return {
@@ -64,8 +67,8 @@ def verdict_rates(parts: Sequence[PartVerdict]) -> dict[str, Any]:
         "false_alarm": _counted([part for part in good if part.is_false_alarm], len(good)),
         "false_reject": _counted([part for part in good if part.disposition == "reject"], len(good)),
         "review": {**share_with_bounds(len(reviewed), len(parts)), "reasons": dict(reasons.most_common()),
-                   "of_defective": sum(part.has_defect for part in reviewed),
-                   "of_good": sum(not part.has_defect for part in reviewed)},
+                   "of_defective": sum(part.has_defect is True for part in reviewed),
+                   "of_good": sum(part.has_defect is False for part in reviewed)},
         "review_share": len(reviewed) / len(parts) if parts else 0.0,
     }
 
@@ -75,26 +78,32 @@ def alarm_curve(parts: Sequence[PartVerdict], weights: Floats | None = None) -> 
 
     `points`: the curve from the highest threshold down, each with Clopper-Pearson bounds; `at`: the fewest
     escapes with at most that share of false alarms; `auc`: chance that a defective part shows more evidence
-    than a good one, with the 2.5 and 97.5 percentiles over `weights` [resamples, parts]. None where all parts
-    are good, or none is.
+    than a good one, with the 2.5 and 97.5 percentiles over `weights` [resamples, parts]. Parts that are
+    neither good nor bad are left out. None where all others are good, or none is.
     """
-    has_defect = np.array([part.has_defect for part in parts], bool)
-    evidence = np.array([part.evidence for part in parts], np.float64)
-    bad, good = evidence[has_defect], evidence[~has_defect]
+    known = np.flatnonzero([part.has_defect is not None for part in parts])
+    has_defect = np.array([part.has_defect is True for part in parts], bool)[known]
+    evidence = np.array([part.evidence for part in parts], np.float64)[known]
+    bad, good = np.sort(evidence[has_defect]), np.sort(evidence[~has_defect])
     if not len(bad) or not len(good):
         return None
     corners = _corners(bad, good)
     points = [_point(threshold, bad, good) for threshold in _thinned(corners, MOST_POINTS)]
-    every = [_point(threshold, bad, good) for threshold in corners]
     interval: tuple[float | None, float | None] = (None, None)
     if weights is not None:
-        interval = percentile_interval(_auc(evidence, has_defect, weights))
-    auc = float(_auc(evidence, has_defect, np.ones((1, len(parts))))[0])
-    at = [{"limit": limit, **min((point for point in every if point["false_alarm"] <= limit),
-                                 key=lambda point: (point["escape"], point["false_alarm"]))}
+        interval = percentile_interval(_auc(evidence, has_defect, weights[:, known]))
+    auc = float(_auc(evidence, has_defect, np.ones((1, len(known))))[0])
+    at = [{"limit": limit, **_point(_strictest(limit, corners, bad, good), bad, good)}
           for limit in FALSE_ALARM_LIMITS]
     return {"defective": len(bad), "good": len(good), "auc": auc, "auc_low": interval[0],
             "auc_high": interval[1], "at": at, "points": points}
+
+
+def _strictest(limit: float, corners: list[float], bad: Floats, good: Floats) -> float:
+    """The threshold with the fewest escapes among those with at most `limit` false alarms, then the fewest of
+    those; `bad` and `good` in rising order."""
+    allowed = [one for one in corners if _alarms(one, good) / len(good) <= limit]
+    return min(allowed, key=lambda one: (_escapes(one, bad), _alarms(one, good)))
 
 
 def _corners(bad: Floats, good: Floats) -> list[float]:
@@ -112,12 +121,20 @@ def _thinned(values: list[float], most: int) -> list[float]:
 
 def _point(threshold: float, bad: Floats, good: Floats) -> dict[str, Any]:
     """One threshold: shares of the defective parts below it and of the good parts at or above it."""
-    escapes, alarms = int((bad < threshold).sum()), int((good >= threshold).sum())
+    escapes, alarms = _escapes(threshold, bad), _alarms(threshold, good)
     low, high = clopper_pearson(escapes, len(bad))
     alarm_low, alarm_high = clopper_pearson(alarms, len(good))
     return {"threshold": None if threshold == float("inf") else threshold,
             "escape": escapes / len(bad), "escape_low": low, "escape_high": high,
             "false_alarm": alarms / len(good), "false_alarm_low": alarm_low, "false_alarm_high": alarm_high}
+
+
+def _escapes(threshold: float, bad: Floats) -> int:
+    return int(np.searchsorted(bad, threshold, side="left"))
+
+
+def _alarms(threshold: float, good: Floats) -> int:
+    return len(good) - int(np.searchsorted(good, threshold, side="left"))
 
 
 def _auc(evidence: Floats, has_defect: npt.NDArray[np.bool_], weights: Floats) -> Floats:

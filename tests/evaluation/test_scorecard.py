@@ -55,6 +55,25 @@ def test_what_lies_in_an_ignored_region_is_neither_right_nor_wrong() -> None:
     assert ignoring["confusion"]["rows"] == {"open": {"open": 1}}
 
 
+def test_ignored_regions_count_neither_as_escapes_nor_in_the_calibration() -> None:
+    region = (NamedBox("open", (-10.0, -10.0, 60.0, 60.0)),)
+    parts = [_part("open", "open", report=_report("reject", _defect(0.8))),
+             _part(None, None, ignored=region, report=_report("pass")),
+             _part(None, "short", ignored=region, report=_report("reject", _defect(0.8)))]
+    scores = scored_parts(parts, RECIPE)
+    assert (scores["escape"]["parts"], scores["escape"]["count"]) == (1, 0)
+    assert scores["false_alarm"]["parts"] == 0
+    for name in ("raw", "calibrated"):
+        assert (scores["ece"][name]["n"], scores["ece"][name]["right"]) == (1, 1.0)
+
+
+def test_the_area_of_the_alarm_curve_has_an_interval_where_all_parts_are_one_group() -> None:
+    parts = [_part("open", "open", confidence=0.3 + 0.02 * index) for index in range(20)]
+    parts += [_part(None, "open", confidence=0.1 + 0.02 * index) for index in range(20)]
+    curve = scored_parts(parts, RECIPE)["alarm_curve"]
+    assert curve["auc_low"] < curve["auc"] < curve["auc_high"]
+
+
 def test_a_label_of_the_picture_goes_before_its_boxes() -> None:
     parts = [_part("open", "short", label="short"), _part("open", "open"), _part("short", None)]
     accuracy = scored_parts(parts, RECIPE)["class_accuracy"]

@@ -1,12 +1,14 @@
 """Escapes, false alarms and reviews of parts; the curve between them."""
 
+import time
+
 import numpy as np
 import pytest
 
 from orinspect.evaluation.rates.verdicts import PartVerdict, alarm_curve, verdict_rates
 
 
-def _part(has_defect: bool, disposition: str, reported: int = 0, evidence: float = 0.0,
+def _part(has_defect: bool | None, disposition: str, reported: int = 0, evidence: float = 0.0,
           reasons: tuple[str, ...] = ()) -> PartVerdict:
     return PartVerdict("part", has_defect, disposition, reported, reasons, evidence)
 
@@ -54,3 +56,29 @@ def test_the_area_counts_ties_half_and_its_interval_holds_it() -> None:
     assert curve["auc"] == pytest.approx(float(np.mean((bad > good) + 0.5 * (bad == good))))
     assert curve["auc_low"] < curve["auc"] < curve["auc_high"]
     assert len(curve["points"]) <= 60 and curve["points"][-1]["escape"] == 0.0
+
+
+def test_a_part_that_is_out_of_scoring_is_neither_good_nor_bad() -> None:
+    parts = [_part(True, "pass", 0, 0.9), _part(False, "pass", 0, 0.1), _part(False, "pass", 0, 0.2)]
+    unknown = [_part(None, "pass", 0, 0.0), _part(None, "review", 1, 1.0)]
+    rates, more = verdict_rates(parts), verdict_rates([*parts, *unknown])
+    assert more["escape"] == rates["escape"] and more["false_alarm"] == rates["false_alarm"]
+    assert more["review"]["count"] == 1
+    assert more["review"]["of_good"] == 0 and more["review"]["of_defective"] == 0
+    weights = np.ones((3, 5))
+    assert alarm_curve([*parts, *unknown], weights) == alarm_curve(parts, weights[:, :3])
+
+
+def test_the_curve_of_thousands_of_parts_takes_no_minutes() -> None:
+    """Bounds are computed where they are shown, not at each of 6,000 thresholds."""
+    rng = np.random.default_rng(3)
+    parts = [_part(index % 2 == 0, "pass", 0, float(rng.random())) for index in range(6000)]
+    started = time.process_time()
+    curve = alarm_curve(parts)
+    assert curve is not None and time.process_time() - started < 8.0  # 40 s when bounds were everywhere
+    bad = np.array([one.evidence for one in parts if one.has_defect])
+    good = np.array([one.evidence for one in parts if not one.has_defect])
+    for row in curve["at"]:
+        assert row["false_alarm"] == np.mean(good >= row["threshold"]) <= row["limit"]
+        lower = min(good[good > np.quantile(good, 1 - row["limit"], method="higher")], default=None)
+        assert lower is None or row["escape"] <= np.mean(bad < lower)
