@@ -51,7 +51,7 @@ def voc_sheets(folder: Path, names: ClassNames) -> list[Sheet]:
 
 
 def _sheet(picture: Path, file: Path | None, names: ClassNames) -> Sheet:
-    """One picture; its label is the class of its first object."""
+    """One picture with its objects."""
     if file is None:
         return Sheet(picture, picture.name, picture.name, (), str(picture))
     try:
@@ -60,9 +60,7 @@ def _sheet(picture: Path, file: Path | None, names: ClassNames) -> Sheet:
         raise DataSetError(f"{file} is not whole XML: {error}") from None
     marks = tuple(mark for number, element in enumerate(root.iter("object"), start=1)
                   for mark in [_mark(element, f"{file}: object {number}", names)])
-    counted = [mark.type for mark in marks if not mark.is_ignored]
-    return Sheet(picture, picture.name, picture.name, marks, str(file), _size(root, file),
-                 counted[0] if counted else None)
+    return Sheet(picture, picture.name, picture.name, marks, str(file), _size(root, file))
 
 
 def _mark(element: ElementTree.Element, where: str, names: ClassNames) -> Mark:

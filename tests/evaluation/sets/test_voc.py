@@ -29,6 +29,13 @@ def test_boxes_count_from_one_and_hold_both_ends(tmp_path: Path) -> None:
     assert good.is_good and not whole.is_good
 
 
+def test_a_picture_of_two_classes_has_no_label(tmp_path: Path) -> None:
+    """Or the class of its first object would be scored as that of the whole picture."""
+    folder = write_voc(tmp_path, {"a": (("dent", 2, 2, 9, 9), ("rust", 20, 2, 29, 9)),
+                                  "b": (("rust", 2, 2, 9, 9), ("rust", 20, 2, 29, 9))})
+    assert [row.read().label for row in rows_from_source(str(folder), types=TYPES)] == [None, "rust"]
+
+
 def test_a_flat_folder_is_read_and_a_class_of_another_name_is_refused(tmp_path: Path) -> None:
     folder = write_voc(tmp_path / "set", {"a": (("Kratzer", 2, 2, 9, 9),)})
     for path in [*folder.glob("*/*.xml"), *folder.glob("*/*.jpg")]:
