@@ -154,7 +154,8 @@ def against_section(result: Mapping[str, Any]) -> str:
     if not other:
         return ""
     unit = trusted_unit(other)
-    rows = [[name, row["first"], row["second"], row["difference"], *row[unit]]
+    rows = [[name, row["first"], row["second"], row["difference"],
+             *(row.get(unit) or row["group"])]  # each part may be a group of its own
             for name, row in other["difference"].items()]
     tests = [[name, row["both"], row["only_first"], row["only_second"], row["neither"], row["p"]]
              for name, row in other["mcnemar"].items()]

@@ -18,6 +18,10 @@ from orinspect.evaluation.page.charts import Axes, Line, line_chart
 from orinspect.evaluation.page.crops import SAID_BGR, SHOWN_PX, TRUE_BGR, mistake_picture, square_around
 from orinspect.evaluation.page.document import PageInput, write_page
 from orinspect.evaluation.page.mistakes import worst_false_alarms, worst_misses
+from orinspect.evaluation.page.sections import against_section
+from orinspect.evaluation.rates.paired import Contender, paired_figures
+from orinspect.evaluation.rates.resampling import group_weights, resampling_units
+from orinspect.evaluation.rates.tally import Tally
 from orinspect.evaluation.rates.verdicts import PartVerdict
 from orinspect.evaluation.scorecard import scored_parts
 from orinspect.evaluation.scores import NamedBox, ScoredPicture
@@ -83,6 +87,18 @@ def test_the_page_is_well_formed_escaped_and_stands_alone(tmp_path: Path) -> Non
     assert "open missed, strongest candidate 0.20" in text and "short 0.80 where nothing is" in text
     assert json.loads((tmp_path / "page/result.json").read_text())["parts"] == 2
     assert not list((tmp_path / "page").rglob("*.partial"))
+
+
+def test_a_few_pictures_of_no_board_are_compared_on_the_page() -> None:
+    """Each is a group of its own then, and there is one kind of interval only."""
+    pictures = [ScoredPicture((NamedBox("open", (0.0, 0.0, 9.0, 9.0)),), ())] * 3
+    names = ["a", "b", "c"]
+    tally, verdicts = Tally.of(pictures), [PartVerdict(name, True, "pass", 0, (), 0.0) for name in names]
+    resampled = {unit: {"f": tally.precision_recall_f(group_weights(own))[2]}
+                 for unit, own in resampling_units(names).items()}
+    one = Contender(tally, verdicts, {"f": 0.0}, resampled)
+    text = against_section({"against": paired_figures(one, one, names)})
+    assert text.count("0.0000") == 5 and "McNemar" in text
 
 
 def test_a_second_page_replaces_the_pictures_of_the_first(tmp_path: Path) -> None:
