@@ -34,7 +34,7 @@ def write_sections(bundle: Path, recipe_id: str, sections: Mapping[str, Mapping[
     unknown = set(sections).difference(SECTIONS)
     if unknown:
         raise ValueError(f"section is {min(unknown)!r}; judgement.json has {', '.join(SECTIONS)}")
-    bundle = bundle.absolute()
+    bundle = bundle.resolve()  # a link to a bundle stays one
     opened = Bundle.open(bundle, verify=False)
     if recipe_id not in opened.recipe_ids:
         raise RecipeError(

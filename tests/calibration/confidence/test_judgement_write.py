@@ -51,6 +51,16 @@ def test_sections_are_added_and_replaced_one_by_one(bundle: Path) -> None:
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
 
 
+def test_a_link_to_a_bundle_stays_one(bundle: Path) -> None:
+    """A site switches bundles by a link `current`; the bundle behind it is what changes."""
+    link = bundle.parent / "current"
+    link.symlink_to(bundle)
+    before = Bundle.open(bundle).id
+    write_section(link, Bundle.open(bundle).recipe_ids[0], "quality", {"limits": 1})
+    assert link.is_symlink() and Bundle.open(bundle).id == Bundle.open(link).id != before
+    assert sorted(path.name for path in bundle.parent.iterdir()) == ["bundle", "current"]
+
+
 def test_large_files_are_shared_not_copied(bundle: Path) -> None:
     weights = next(bundle.glob("*.onnx"))
     place = weights.stat().st_ino
