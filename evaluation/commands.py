@@ -35,7 +35,7 @@ def add_evaluate(commands: Any) -> None:
     command.add_argument("--split", choices=("train", "validation", "all"), help="(validation for a folder)")
     command.add_argument("--list", type=Path, metavar="FILE", help="rows to use, replaces --split")
     command.add_argument("--classes", type=Path, metavar="FILE", help="data set's class -> recipe's type")
-    command.add_argument("--warp", type=int, metavar="SEED", help="warp every template")
+    command.add_argument("--warp", type=natural, metavar="SEED", help="warp every template")
     command.add_argument("--limit", type=positive, metavar="N", help="about N rows, spread evenly")
     command.add_argument("--predictions", type=Path, metavar="OUT.jsonl", help="write one row a picture")
     command.add_argument("--baseline", action="store_true", help="run the two floors on the same rows")
@@ -43,7 +43,7 @@ def add_evaluate(commands: Any) -> None:
     command.add_argument("--page", type=Path, metavar="DIR", help="write an HTML page with pictures")
     good = command.add_argument_group("good: only")
     good.add_argument("--copies", type=positive, metavar="N", help="re-captured copies a template (1)")
-    good.add_argument("--seed", type=int, metavar="N", help="of the copies (0)")
+    good.add_argument("--seed", type=natural, metavar="N", help="of the copies (0)")
     good.add_argument("--gate", choices=("on", "off", "both"), help="off: the network sees every tile (both)")
 
 
@@ -122,6 +122,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def natural(text: str) -> int:
+    """A whole number from 0, as seeds are, for argparse."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
     return value
 
 

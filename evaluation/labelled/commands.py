@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...calibration.commands import add_action
+from ..commands import natural, positive
 
 EXAMPLE = "orinspect calibrate confidence bundle 'scenes:pcb?seed=40077&parts=150'"
 
@@ -20,11 +21,11 @@ def add_confidence(actions: Any) -> None:
     action.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder; it is written anew")
     action.add_argument("dataset", metavar="DATASET", help="labelled, and never one to score on")
     action.add_argument("--recipe", metavar="ID", help="recipe of the bundle (its only one)")
-    action.add_argument("--split", choices=("train", "validation", "all"), help="(train for a folder)")
+    action.add_argument("--split", choices=("train", "validation", "all"), help="(train, where there is one)")
     action.add_argument("--list", type=Path, metavar="FILE", help="rows to use, replaces --split")
-    action.add_argument("--warp", type=int, metavar="SEED", help="warp every template")
-    action.add_argument("--limit", type=int, metavar="N", help="about N rows, spread evenly")
-    action.add_argument("--threads", type=int, default=2, help="CPU threads a call (%(default)s)")
+    action.add_argument("--warp", type=natural, metavar="SEED", help="warp every template")
+    action.add_argument("--limit", type=positive, metavar="N", help="about N rows, spread evenly")
+    action.add_argument("--threads", type=positive, default=2, help="CPU threads a call (%(default)s)")
 
 
 def _confidence(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from ...calibration.confidence.sections import confidence_section
 from ...runtime.errors import DataSetError
 from ...runtime.infer.bundle import Bundle
 from ..sets.example import Row
-from ..sets.source import rows_from_source
+from ..sets.source import calibration_split, check_fits, rows_from_source
 from ..terminal import Progress
 from .answers import answers_from_rows
 
@@ -29,18 +29,19 @@ def calibrate_confidence(
     threads: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Fit on the labelled rows of `dataset` (its training side for None) and put the result into the bundle.
+    """Fit on the labelled rows of `dataset` and put the result into the bundle.
 
-    The result: `bundle`, `recipe`, `confidence` (with its report) and the limit of `novelty`. Never give
-    pictures that the bundle will be scored on. BundleError, RecipeError, DataSetError; the bundle is then as
-    it was.
+    Without a split it is the training side, where the data set has one: never give pictures that the bundle
+    will be scored on. The result: `bundle`, `recipe`, `confidence` (with its report) and the limit of
+    `novelty`. BundleError, RecipeError, DataSetError; the bundle is then as it was.
     """
     bundle = Bundle.open(bundle_path)
     recipe = bundle.recipe(recipe_id).recipe
-    is_scenes = dataset.startswith("scenes:")
+    if split is None and list_path is None:
+        split = calibration_split(dataset)
     rows = rows_from_source(
         dataset,
-        split=split or (None if is_scenes or list_path is not None else "train"),
+        split=split,
         list_path=list_path,
         warp_seed=warp_seed,
         box_margin_px=recipe.box_margin_px,
@@ -48,6 +49,8 @@ def calibrate_confidence(
     )
     if limit is not None and limit < len(rows):
         rows = [rows[index * len(rows) // limit] for index in range(limit)]
+    if rows:
+        check_fits(rows[0].read(), recipe, dataset)
     sections = sections_from_rows(bundle, recipe.id, rows, dataset, threads=threads, progress=progress)
     if not sections["confidence"]["report"]["parts"]:
         raise DataSetError(f"{dataset} has no labelled parts; confidences are calibrated on labels")

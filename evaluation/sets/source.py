@@ -119,6 +119,12 @@ def default_split(source: str) -> str:
     return "validation" if has_split else "all"
 
 
+def calibration_split(source: str) -> str | None:
+    """What is read to fit something, where no split is asked: the side that nobody scores on, all of a data
+    set without sides (None)."""
+    return "train" if default_split(source) == "validation" else None
+
+
 def training_rows(source: str, scored: Sequence[Row], box_margin_px: int = 10) -> list[Row]:
     """Rows for training the CNN floor that are none of `scored`, and of no board among them.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...calibration.commands import add_action
+from ..commands import natural, positive
 
 EXAMPLE = "orinspect calibrate limits bundle 'scenes:pcb?seed=11&parts=40&style=grey'"
 
@@ -20,14 +21,15 @@ def add_limits(actions: Any) -> None:
     action.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
     action.add_argument("dataset", metavar="DATASET", help="labelled pictures as `evaluate` takes them")
     action.add_argument("--recipe", metavar="ID", help="the bundle's first")
-    action.add_argument("--split", help="of a data set that has splits (validation)")
-    action.add_argument("--limit", type=int, default=40, metavar="N", help="pictures (%(default)s)")
+    action.add_argument("--split", choices=("train", "validation", "all"), help="(train, where there is one)")
+    action.add_argument("--list", type=Path, metavar="FILE", help="rows to use, replaces --split")
+    action.add_argument("--limit", type=positive, default=40, metavar="N", help="pictures (%(default)s)")
     action.add_argument("--kinds", help="of low_light,bright_light,blur,motion,glare,noise (all)")
     action.add_argument(
         "--loss", type=float, default=0.01, help="of F that is allowed, with 95 %% confidence (%(default)s)"
     )
-    action.add_argument("--seed", type=int, default=1, help="of places and noise (%(default)s)")
-    action.add_argument("--threads", type=int, default=2, help="CPU threads a call (%(default)s)")
+    action.add_argument("--seed", type=natural, default=1, help="of places and noise (%(default)s)")
+    action.add_argument("--threads", type=positive, default=2, help="CPU threads a call (%(default)s)")
     action.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="write the result here and leave the bundle as it is"
     )
@@ -42,7 +44,8 @@ def _limits(arguments: argparse.Namespace) -> int:
 
     result = limits_from_dataset(
         arguments.bundle, arguments.dataset, recipe_id=arguments.recipe, split=arguments.split,
-        limit=arguments.limit, kinds=arguments.kinds.split(",") if arguments.kinds else tuple(KINDS),
+        list_path=arguments.list, limit=arguments.limit,
+        kinds=arguments.kinds.split(",") if arguments.kinds else tuple(KINDS),
         allowed_loss=arguments.loss, threads=arguments.threads, seed=arguments.seed,
         progress=ProgressLine(sys.stderr),
     )

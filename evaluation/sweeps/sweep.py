@@ -22,11 +22,12 @@ from ...runtime.infer.bundle import Bundle
 from ...runtime.infer.inspector import Inspector
 from ...runtime.judge.quality import Quality, picture_quality, within
 from ..evaluate import rounded, thinned_rows
-from ..rates.resampling import group_weights, percentile_interval
+from ..rates.resampling import group_weights, percentile_interval, trusted_names
 from ..rates.tally import Tally
-from ..scores import NamedBox, ScoredPicture
-from ..sets.example import Row
-from ..sets.source import rows_from_source
+from ..scorecard import boxes_of, counted_boxes
+from ..scores import ScoredPicture
+from ..sets.example import Example, Row
+from ..sets.source import calibration_split, check_fits, rows_from_source
 from ..terminal import Progress
 from ..warp import is_binarised
 
@@ -36,28 +37,32 @@ PICTURES = 40
 
 def limits_from_dataset(
     bundle_path: Path, dataset: str, *, recipe_id: str | None = None, split: str | None = None,
-    limit: int | None = PICTURES, kinds: Sequence[str] = tuple(KINDS), allowed_loss: float = ALLOWED_LOSS,
-    threads: int = 2, seed: int = 1, progress: Progress | None = None,
+    list_path: Path | None = None, limit: int | None = PICTURES, kinds: Sequence[str] = tuple(KINDS),
+    allowed_loss: float = ALLOWED_LOSS, threads: int = 2, seed: int = 1, progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Sweep every kind over about `limit` rows; one JSON-ready object with the section to store in `quality`.
 
-    UsageError for an unknown kind, DataSetError when the data set has no true defect or no picture.
+    Without a split it is the training side, where the data set has one: limits that are stored are not set on
+    pictures that the bundle is scored on. UsageError for an unknown kind, DataSetError when the data set has
+    no true defect or no picture.
     """
     if unknown := sorted(set(kinds) - set(KINDS)):
         raise UsageError(f"disturbance {unknown[0]!r} is unknown; known are {', '.join(KINDS)}")
     bundle = Bundle.open(bundle_path)
     with Inspector(bundle, recipe_id, threads, looks_again=False) as inspector:  # F does not hear it
         recipe = inspector.recipe
-        rows = rows_from_source(dataset, split=split, box_margin_px=recipe.box_margin_px, types=recipe.types)
+        if split is None and list_path is None:
+            split = calibration_split(dataset)
+        rows = rows_from_source(dataset, split=split, list_path=list_path,
+                                box_margin_px=recipe.box_margin_px, types=recipe.types)
         rows = thinned_rows(rows, limit)
+        check_fits(rows[0].read(), recipe, dataset)
         steps = [(kind, strength) for kind in kinds for strength in KINDS[kind][1]]
         sweep = _Sweep(inspector, rows, seed, len(steps) + 1, progress)
         clean, two_tone = sweep.at(Disturbance()), sweep.two_tone
         if not clean.tally.counts[:, 2].sum():
             raise DataSetError(f"{dataset}: {len(rows)} pictures without a labelled defect; F means nothing")
-        weights = group_weights([row.group for row in rows])
-        if len({row.group for row in rows}) < 2:  # one group says nothing about others: draw pictures
-            weights = group_weights([str(index) for index in range(len(rows))])
+        weights = group_weights(trusted_names([row.group for row in rows]))
         found = {step: sweep.at(disturbance_of(*step)) for step in steps}
     sweeps = {
         kind: [_point(strength, found[kind, strength], clean, weights) for strength in KINDS[kind][1]]
@@ -102,7 +107,7 @@ class _Sweep:
             frame = example.frame(index + 1)
             two_tone += is_binarised(frame.image)
             frame = replace(frame, image=disturbed(frame.image, how, rng))
-            pictures.append(_scored(self._inspector, frame, example.truth))
+            pictures.append(scored_frame(self._inspector, frame, example))
             template = frame.template if self._inspector.recipe.mode == "compare" else None
             qualities.append(picture_quality(frame.image, template))
             self._done += 1
@@ -113,11 +118,10 @@ class _Sweep:
         return _Inspected(pictures, qualities)
 
 
-def _scored(inspector: Inspector, frame: Frame, truth: tuple[NamedBox, ...]) -> ScoredPicture:
+def scored_frame(inspector: Inspector, frame: Frame, example: Example) -> ScoredPicture:
     """What the bundle reports on one frame, beside the truth; a failed answer reports what it has."""
-    defects = inspector.inspect(frame).defects
-    boxes = [NamedBox(one.type, tuple(map(float, one.bbox_xyxy)), float(one.confidence)) for one in defects]
-    return ScoredPicture(truth, tuple(boxes))
+    boxes = boxes_of(inspector.inspect(frame).defects)
+    return ScoredPicture(example.truth, counted_boxes(boxes, example.truth, example.ignored))
 
 
 def _point(strength: float, found: _Inspected, clean: _Inspected, weights: Floats) -> SweepPoint:

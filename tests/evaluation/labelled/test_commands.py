@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from orinspect.cli import main
+from orinspect.evaluation.labelled.confidence import calibrate_confidence
+from orinspect.runtime.errors import DataSetError
 from orinspect.runtime.infer.bundle import Bundle
 from orinspect.runtime.infer.inspector import Inspector
 from orinspect.runtime.infer.judgement import judgement_of
+from orinspect.tests.evaluation.sets.drawn_sets import write_voc
 from orinspect.tests.small_bundle import write_small_bundle
 from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES
 
@@ -37,6 +40,13 @@ def test_the_bundle_is_written_anew_and_says_what_it_rests_on(
     assert (found.defect is not None) == (report["labels"] >= 50)
     with Inspector(opened, threads=1) as inspector:
         assert inspector.judgement == found
+
+
+def test_a_data_set_without_sides_is_read_whole(bundle: Path, tmp_path: Path) -> None:
+    """Asking it for a training side would be refused."""
+    folder = write_voc(tmp_path, {"a": (("open", 2, 2, 9, 9),), "b": None})
+    with pytest.raises(DataSetError, match="has parts without templates"):
+        calibrate_confidence(bundle, str(folder), threads=1)
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from orinspect.cli import main
+from orinspect.evaluation.scores import NamedBox
+from orinspect.evaluation.sets.source import rows_from_source
 from orinspect.evaluation.sweeps.limits_text import limits_text
-from orinspect.evaluation.sweeps.sweep import limits_from_dataset
+from orinspect.evaluation.sweeps.sweep import limits_from_dataset, scored_frame
 from orinspect.runtime.errors import DataSetError, UsageError
 from orinspect.runtime.infer.bundle import Bundle
+from orinspect.runtime.infer.fuse import CandidateDefect
+from orinspect.runtime.infer.inspector import Inspection, Passes
 from orinspect.runtime.infer.judgement import judgement_of
+from orinspect.tests.evaluation.small_data_set import write_deeppcb
 from orinspect.tests.small_bundle import write_small_bundle
 
 SOURCE = "scenes:pcb?seed=3&parts=2&style=grey&size_px=256&defects=2"
@@ -62,3 +70,34 @@ def test_what_cannot_be_swept_is_one_sentence(bundle: Path) -> None:
         limits_from_dataset(bundle, SOURCE, kinds=("fog",))
     with pytest.raises(DataSetError, match="without a labelled defect"):
         limits_from_dataset(bundle, SOURCE + "&good=1", kinds=("blur",), threads=1)
+
+
+def test_stored_limits_are_not_set_on_the_boards_that_are_scored(bundle: Path, tmp_path: Path) -> None:
+    data = write_deeppcb(tmp_path, {"group00041": 2, "group20085": 1})
+    with pytest.raises(DataSetError, match="1 pictures without a labelled defect"):  # the other board has two
+        limits_from_dataset(bundle, str(_without_labels(data, "group20085")), kinds=("blur",), threads=1)
+
+
+def _without_labels(data: Path, board: str) -> Path:
+    for annotation in data.rglob(f"{board}/**/*.txt"):
+        annotation.write_text("")
+    return data
+
+
+@pytest.mark.parametrize("option", [["--seed", "-1"], ["--limit", "0"], ["--threads", "0"]])
+def test_a_number_that_cannot_be_is_refused_at_once(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", "limits", "no-bundle", SOURCE, *option]) == 2
+    assert f"argument {option[0]}: must be at least" in capsys.readouterr().err
+
+
+def test_what_is_reported_in_an_ignored_region_does_not_lower_f() -> None:
+    defect = CandidateDefect("open", (10.0, 10.0, 40.0, 40.0), 0.9, "both")
+    found = Inspection((defect,), (), (), (), {}, Passes(), None)
+    example = rows_from_source(SOURCE)[0].read()
+    region = NamedBox("open", (0.0, 0.0, 60.0, 60.0))
+    inspector: Any = SimpleNamespace(inspect=lambda frame: found)
+    for ignored, said in (((), 1), ((region,), 0)):
+        scored = scored_frame(inspector, example.frame(1), replace(example, truth=(), ignored=ignored))
+        assert len(scored.detections) == said
