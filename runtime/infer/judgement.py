@@ -59,13 +59,17 @@ class ConfidenceModel:
     @classmethod
     def from_json(cls, table: dict[str, Any]) -> ConfidenceModel:
         """The model that `to_json` wrote; KeyError, TypeError or ValueError on anything else."""
-        return cls(
+        model = cls(
             str(table["method"]),
             {str(name): float(weight) for name, weight in table["weights"].items()},
             tuple((float(knot[0]), float(knot[1])) for knot in table["knots"]),
             float(table["low"]),
             float(table["high"]),
         )
+        numbers = (*model.weights.values(), *itertools.chain(*model.knots))
+        if not (0.0 <= model.low <= model.high <= 1.0 and all(map(math.isfinite, numbers))):
+            raise ValueError(f"no probabilities come of weights {model.weights}, {model.low} to {model.high}")
+        return model
 
 
 @dataclass(frozen=True)
@@ -98,14 +102,15 @@ class JudgementFile:
     recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The text of `judgement.json`."""
-        return json.dumps({"schema": JUDGEMENT_SCHEMA, "recipes": self.recipes}, indent=1, sort_keys=True)
+        """The text of `judgement.json`; ValueError when a number is not finite."""
+        table = {"schema": JUDGEMENT_SCHEMA, "recipes": self.recipes}
+        return json.dumps(table, indent=1, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, where: str = JUDGEMENT) -> JudgementFile:
         """The file that `to_json` wrote; BundleError, starting with `where`, on anything else."""
         try:
-            table = json.loads(text)
+            table = json.loads(text, parse_constant=_refused)
             schema, recipes = str(table["schema"]), dict(table["recipes"])
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(
@@ -151,6 +156,11 @@ def judgement_file(bundle: Bundle) -> JudgementFile:
 def judgement_of(bundle: Bundle, recipe_id: str) -> Judgement:
     """What a bundle knows of its confidences under one recipe; UNJUDGED when it knows nothing."""
     return judgement_file(bundle).judgement(recipe_id, str(bundle.path / JUDGEMENT))
+
+
+def _refused(name: str) -> float:
+    """A limit that is not a number is beyond nothing, and everything would pass."""
+    raise ValueError(f"it holds {name}")
 
 
 def _between(value: float, knots: tuple[tuple[float, float], ...]) -> float:

@@ -87,7 +87,10 @@ class NoveltyModel:
             raise BundleError(
                 f"the bundle's judgement has a broken novelty section ({error!r}); calibrate it anew"
             ) from error
-        fits = model.mean.shape == (hidden,) and len(model.variances) == len(model.directions)
+        numbers = [getattr(model, name) for name in NUMBERS]
+        arrays = (model.mean, model.directions, model.variances, np.asarray(numbers))
+        fits = all(bool(np.isfinite(array).all()) for array in arrays)  # or every part would be as usual
+        fits &= model.mean.shape == (hidden,) and len(model.variances) == len(model.directions)
         positive = min(model.limit, model.residual, model.tile_spread, *model.variances.tolist()) > 0
         if not (fits and positive):
             raise BundleError(

@@ -89,6 +89,15 @@ def test_a_section_of_another_model_is_refused(model: NoveltyModel) -> None:
         NoveltyModel.from_json({"mean": "?"}, HIDDEN)
 
 
+@pytest.mark.parametrize("name", ["tile_mean", "tile_spread", "part_spread"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_makes_every_part_usual_is_refused(
+    model: NoveltyModel, name: str, value: float
+) -> None:
+    with pytest.raises(BundleError, match="novelty section"):
+        NoveltyModel.from_json({**model.to_json(), name: value}, HIDDEN)
+
+
 def test_a_part_of_the_reference_costs_well_under_a_millisecond() -> None:
     """20 tiles of the reference's size; the best of many, because other processes run here too."""
     rng = np.random.default_rng(0)

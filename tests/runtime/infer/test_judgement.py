@@ -60,6 +60,7 @@ def test_an_altered_judgement_is_noticed(bundle: Path) -> None:
         ("{", "is broken"),
         ('{"schema": "orinspect.judgement/2.0", "recipes": {}}', "reads 'orinspect.judgement/1.0'"),
         ('{"recipes": {}}', "is broken"),
+        ('{"schema": "orinspect.judgement/1.0", "recipes": {"a": {"quality": {"max": NaN}}}}', "holds NaN"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_sentence(text: str, named: str) -> None:
@@ -76,3 +77,15 @@ def test_a_broken_model_names_its_recipe() -> None:
     file = JudgementFile({"pcb": {"confidence": {"defect": {"method": "platt"}}}})
     with pytest.raises(BundleError, match="confidence of recipe pcb is broken"):
         file.judgement("pcb")
+
+
+@pytest.mark.parametrize("wrong", [{"low": 0.9, "high": 0.1}, {"weights": {"raw": 1e999}}, {"high": 2.0}])
+def test_a_model_that_gives_no_probability_is_broken(wrong: dict[str, object]) -> None:
+    file = JudgementFile({"pcb": {"confidence": {"defect": {**MODEL.to_json(), **wrong}}}})
+    with pytest.raises(BundleError, match="confidence of recipe pcb is broken"):
+        file.judgement("pcb")
+
+
+def test_a_number_that_is_none_is_never_written() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        JudgementFile({"pcb": {"quality": {"limits": {"blur_px": {"max": float("nan")}}}}}).to_json()
