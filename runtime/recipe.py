@@ -338,5 +338,5 @@ def _check_numbers(recipe: Recipe, where: str) -> None:
         "clip.fps": recipe.clip.fps,
     }
     for key, optional in positive.items():
-        if optional is not None and not optional > 0:
-            raise RecipeError(f"{where}: {key} is {optional}; it must be more than 0")
+        if optional is not None and not (math.isfinite(optional) and optional > 0):
+            raise RecipeError(f"{where}: {key} is {optional}; it must be more than 0 and finite")

@@ -47,6 +47,7 @@ _FEWEST_EDGES = 24  # edge pixels that a direction needs to be heard
 _EDGE_SHARE = 0.35  # of the strongest slope of a direction: below it an edge is not clear enough to measure
 _DIRECTION_SHARE = 0.08  # of the stronger direction's slopes: below it a direction has no edges of its own
 _NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+_SCAN_SHARE = 0.02  # of a binarised picture that is white, and that is black, at least
 _REACH_PX = 8  # the template's light may lie so far beside the part's
 
 
@@ -100,7 +101,7 @@ def picture_quality(image: ByteArray, template: ByteArray | None = None) -> Qual
         quality,
         light_ratio=_light_ratio(sample, golden, kept),
         contrast_ratio=contrast / max(_levels(golden, kept)[1], 1.0),
-        blur_added_px=None if blur is None or golden_blur is None else _added(blur, golden_blur),
+        blur_added_px=_blur_added(blur, golden_blur),
         noise_added=_added(noise, golden_noise),
     )
 
@@ -147,7 +148,9 @@ def _lost(
     """[h, w] bool twice: white and black pixels of the sample that are not so in the template around."""
     white, black = sample >= LIGHT_LEVEL, sample <= DARK_LEVEL
     if golden is None:
-        if np.mean(white | black | (sample >= 235) | (sample <= 20)) > 0.97:  # a scan: nothing else to be
+        light, dark = float(np.mean(sample >= 235)), float(np.mean(sample <= 20))
+        # A scan, with nothing else to be; of one of the two alone, the lens is covered or the light too much.
+        if light + dark > 0.97 and min(light, dark) > _SCAN_SHARE:
             return np.zeros_like(white), np.zeros_like(black)
         return white, black
     side = 2 * max(1, round(_REACH_PX / step)) + 1
@@ -170,6 +173,13 @@ def _light_ratio(sample: ByteArray, golden: ByteArray, kept: npt.NDArray[np.bool
 def _added(value: float, golden: float) -> float:
     """What adds to `golden` in squares to give `value`."""
     return math.sqrt(max(value * value - golden * golden, 0.0))
+
+
+def _blur_added(blur: float | None, golden: float | None) -> float | None:
+    """None where the template has no edge; where only the part has none, they are gone: the most there is."""
+    if golden is None:
+        return None
+    return MOST_BLUR_PX if blur is None else _added(blur, golden)
 
 
 def _corners(sample: ByteArray, step: int, size_hw: tuple[int, int]) -> list[tuple[int, int]]:

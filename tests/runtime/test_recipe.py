@@ -111,6 +111,7 @@ def test_a_whole_number_may_stand_for_a_float(tmp_path: Path) -> None:
         ("[[defect]]", "[accuracy]\nmax_f_loss = 5\n[[defect]]", "accuracy.max_f_loss is 5.0"),
         ("[[defect]]", "[accuracy]\nmin_f = 0.9\n[[defect]]", "[accuracy]: unknown key 'min_f'"),
         ("[[defect]]", "[scale]\nmm_per_px = -1\n[[defect]]", "scale.mm_per_px is -1.0"),
+        ("[[defect]]", "[scale]\nmm_per_px = inf\n[[defect]]", "scale.mm_per_px is inf"),
         ('severity = "critical"', 'severity = "bad"', "severity is 'bad'"),
         ('type = "open"', 'type = ""', "must be a word"),
         ('type = "open"', "type = 'o\"pen'", "must be a word"),

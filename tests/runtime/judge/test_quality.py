@@ -158,3 +158,21 @@ def test_within_names_the_quantity_and_the_value() -> None:
         "brightness 60 < 70",
         "blur_px 8 > 2.1",
     )
+
+
+@pytest.mark.parametrize("colour", [(), (3,)])
+def test_a_covered_lens_and_too_much_light_are_no_scan(colour: tuple[int, ...]) -> None:
+    dark, light = (picture_quality(np.full((240, 320, *colour), level, np.uint8)) for level in (2, 255))
+    assert (dark.dark_share, dark.glare_share) == (1.0, 0.0)
+    assert (light.dark_share, light.glare_share) == (0.0, 1.0)
+    scan = np.zeros((240, 320, *colour), np.uint8)
+    scan[:, 100:] = 255
+    found = picture_quality(scan)
+    assert found.dark_share == found.glare_share == 0.0
+
+
+def test_a_part_without_the_edges_of_its_template_is_blurred(pair: tuple[Picture, Picture]) -> None:
+    part, template = pair
+    found = picture_quality(blurred(part, 60.0), template)
+    assert found.blur_px is None
+    assert within(found, {"limits": {"blur_added_px": {"max": 2.1}}}) == ("blur_added_px 8 > 2.1",)
