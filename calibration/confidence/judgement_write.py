@@ -89,7 +89,7 @@ def _swap(temporary: Path, bundle: Path) -> None:
     os.rename(bundle, aside)
     try:
         os.rename(temporary, bundle)
-    except OSError:
+    except BaseException:  # Ctrl-C too: for this moment there is no bundle
         os.rename(aside, bundle)
         raise
     _sync(bundle.parent)

@@ -108,3 +108,21 @@ def test_what_is_not_there_is_refused(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no such folder"):
         write_section(tmp_path / "nowhere", "r", "quality", {})
     assert files_of(bundle) == before
+
+
+def test_a_key_pressed_in_the_midst_of_the_swap_leaves_the_bundle_in_its_place(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real, calls = files_of(bundle), os.rename, [0]
+
+    def rename(source: Path, target: Path) -> None:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    recipe = Bundle.open(bundle).recipe_ids[0]
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        write_section(bundle, recipe, "quality", {})
+    assert files_of(bundle) == before
