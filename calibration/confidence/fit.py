@@ -41,8 +41,8 @@ METHODS = (*LINEAR, "isotonic")
 
 @dataclass(frozen=True)
 class Labelled:
-    """One answer: its features by name (judge/confidence.py), whether it was right, the picture it stands on,
-    and how often it counts.
+    """One answer: its features by name (judge/confidence.py), whether it was right, the picture it stands on
+    (or its board, where there are many: folds do not part them), and how often it counts.
     """
 
     features: dict[str, float]

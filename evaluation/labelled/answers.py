@@ -22,6 +22,7 @@ from ...runtime.infer.fuse import CandidateDefect
 from ...runtime.infer.inspector import Inspection, Inspector
 from ...runtime.judge.confidence import clean_features, defect_features
 from ..gate.differences import RememberedEngine
+from ..rates.resampling import FEWEST_GROUPS
 from ..scores import NamedBox, iou_matrix, matches
 from ..sets.example import Example, Row
 from ..terminal import Progress
@@ -62,18 +63,19 @@ def answers_from_rows(
     raw: list[float] = []
     tokens: list[FloatArray] = []
     labelled = true_boxes = 0
+    kin = fold_names(rows)
     with Inspector(bundle, recipe_id, threads, open_engine=open_engine) as inspector:
         for sequence, row in enumerate(rows):
-            example = row.read()
+            example = within_types(row.read(), inspector.recipe.types)
             calls.clear()
             inspection = inspector.inspect(example.frame(sequence))
             looked = inspection.passes.tiles - inspection.passes.tiles_gated
             tokens.append(_last_tokens(calls, looked, inspector.recipe.pictures, bundle))
             if example.is_labelled:
-                found = defect_answers(example, inspection)
-                defects += found
+                defects += [replace(one, picture=kin[sequence])
+                            for one in defect_answers(example, inspection)]
                 raw += [one.confidence for one in inspection.defects if not _is_ignored(one, example)]
-                clean += clean_answers(example, inspection)
+                clean += [replace(one, picture=kin[sequence]) for one in clean_answers(example, inspection)]
                 labelled += 1
                 true_boxes += len(example.truth)
             if progress:
@@ -81,6 +83,23 @@ def answers_from_rows(
     missed = labelled / max(true_boxes, 1)
     counted = tuple(one if one.right else replace(one, count=missed) for one in clean)
     return Answers(tuple(defects), np.array(raw), counted, tuple(tokens), len(rows), labelled)
+
+
+def within_types(example: Example, types: Sequence[str]) -> Example:
+    """The example with what the recipe has no name for out of scoring: no answer could be right there, and
+    confidences must not be fitted to that. Pictures given for INT8 alone may have any labels.
+    """
+    unknown = tuple(box for box in example.truth if box.type not in types)
+    if not unknown:
+        return example
+    truth = tuple(box for box in example.truth if box.type in types)
+    return replace(example, truth=truth, ignored=(*example.ignored, *unknown), truth_sizes=(), masks=())
+
+
+def fold_names(rows: Sequence[Row]) -> list[str]:
+    """What is on one side of every fold, a name a row: boards or capture sessions where there are enough."""
+    groups = [row.group for row in rows]
+    return groups if len(set(groups)) >= FEWEST_GROUPS else [row.name for row in rows]
 
 
 def defect_answers(example: Example, inspection: Inspection) -> list[Labelled]:

@@ -139,13 +139,14 @@ def crops_from_board(board: Board, rng: np.random.Generator | None) -> list[Crop
         template, part = _disturbed(template, part, board.real, rng)
     dx, dy = shift_between(template, part, MAX_SHIFT_PX)
     template = shifted(template, dx, dy)
+    height, width = part.shape
     clusters = clusters_of_differences(
         template,
         part,
         gate_threshold(part, GATE_DIFFERENCE),
         GATE_PIXELS,
         TILE_SHIFT_PX,
-        seen_after_shift(*part.shape, dx, dy),
+        seen_after_shift(height, width, dx, dy),
     )
     tiles = list(tiles_on_boxes(clusters, TILE_PX, OWNED_PX, LEVELS))
     if rng is not None:

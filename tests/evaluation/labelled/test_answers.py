@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from orinspect.evaluation.labelled.answers import clean_answers, defect_answers
+from orinspect.evaluation.labelled.answers import clean_answers, defect_answers, fold_names, within_types
 from orinspect.evaluation.scores import NamedBox
-from orinspect.evaluation.sets.example import Example
+from orinspect.evaluation.sets.example import Example, Row
 from orinspect.runtime.infer.fuse import CandidateDefect
 from orinspect.runtime.infer.inspector import Inspection, Passes
 from orinspect.runtime.judge.confidence import clean_features
@@ -67,3 +67,23 @@ def test_a_report_of_another_type_is_no_escape() -> None:
 def test_a_good_part_without_a_report_is_clean() -> None:
     (clean,) = clean_answers(example(), inspection())
     assert clean.right and clean.features == clean_features(0.0)
+
+
+def test_labels_that_the_recipe_has_no_name_for_are_no_answers() -> None:
+    """Any pictures may be given for INT8; a defect called Kratzer there makes no report wrong."""
+    there = example(NamedBox("Kratzer", A), NamedBox("spur", B))
+    known = within_types(there, ("open", "spur"))
+    assert known.truth == (NamedBox("spur", B),)
+    said = inspection(defect("open", A), defect("spur", B))
+    assert [one.right for one in defect_answers(there, said)] == [False, True]
+    assert [one.right for one in defect_answers(known, said)] == [True]
+    same = example(NamedBox("spur", B))
+    assert within_types(same, ("open", "spur")) is same
+
+
+def test_exposures_of_one_tile_stand_on_one_side_of_every_fold() -> None:
+    def rows(sessions: int) -> list[Row]:
+        return [Row(f"{n}-{k}", f"session{n}", example) for n in range(sessions) for k in range(3)]
+
+    assert fold_names(rows(12)) == [row.group for row in rows(12)]
+    assert fold_names(rows(2)) == [row.name for row in rows(2)]  # two boards fill no five folds
