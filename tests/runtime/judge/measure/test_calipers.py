@@ -206,3 +206,18 @@ def test_beyond_the_horizon_of_the_calibrated_plane_sizes_stay_in_pixels() -> No
     assert found.nulls["size_mm"] == BEYOND_PLANE
     assert {found.measures[name].unit for name in ("length", "width")} == {"px"}
     assert all(math.isfinite(_value(found, name)) for name in ("length", "area", "distance"))
+
+
+@pytest.mark.parametrize(
+    ("seed", "size", "corner"), [(1930209338, (39, 14), (7.0, 9.0)), (704336604, (9, 24), (5.0, 3.0))]
+)
+def test_of_noise_no_size_is_negative_and_none_is_surely_small(
+    seed: int, size: tuple[int, int], corner: tuple[float, float]
+) -> None:
+    rng = np.random.default_rng(seed)
+    rng.integers(8, 40), rng.integers(8, 40)
+    image = rng.integers(0, 256, size).astype(np.uint8)
+    found = measure_defect(image, (*corner, corner[0] + 3, corner[1] + 3), scale=None)
+    for name in ("length", "width", "area"):
+        assert _value(found, name) >= 0
+    assert (found.measures["length"].expanded_uncertainty or 0) > 2  # of three pixels
