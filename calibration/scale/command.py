@@ -32,6 +32,10 @@ from .ways import (
 )
 
 DAY_S = 86_400.0
+LONGEST_DAYS = 36_525.0
+"""A hundred years: a scale that outlives its camera is a slip of the keyboard."""
+FEWEST_CORNERS = 3
+"""Inner corners of a checkerboard across and down; OpenCV finds no smaller one."""
 # way -> the options that it needs, the first names the dimension
 _WAYS: dict[str, tuple[str, ...]] = {
     "diameter_mm": ("diameter_mm",),
@@ -133,7 +137,19 @@ def _way_of(arguments: argparse.Namespace) -> str:
         raise UsageError(
             f"--marker-mm {arguments.marker_mm:g} is not smaller than --square-mm {arguments.square_mm:g}"
         )
+    _check_ranges(arguments)
     return way
+
+
+def _check_ranges(arguments: argparse.Namespace) -> None:
+    """UsageError for a board or a date that cannot be."""
+    if arguments.checkerboard is not None and min(arguments.checkerboard) < FEWEST_CORNERS:
+        columns, rows = arguments.checkerboard
+        raise UsageError(
+            f"--checkerboard {columns}x{rows} counts INNER corners, at least {FEWEST_CORNERS} across and down"
+        )
+    if arguments.valid_days > LONGEST_DAYS:
+        raise UsageError(f"--valid-days is {arguments.valid_days:g}; give at most {LONGEST_DAYS:g}")
 
 
 def _finding(

@@ -110,6 +110,8 @@ def test_the_same_picture_twice_has_another_id_only_by_its_date(
         ("disc.png --diameter-mm 0", 2, "more than 0"),
         ("disc.png --diameter-mm nan", 2, "must be a number"),
         ("disc.png --checkerboard 9 --square-mm 7", 2, "columns x rows"),
+        ("disc.png --checkerboard 9x2 --square-mm 7", 2, "9x2 counts INNER corners, at least 3"),
+        ("disc.png --diameter-mm 110 --valid-days 1e12", 2, "--valid-days is 1e+12; give at most 36525"),
         ("note.png --diameter-mm 110", 1, "note.png (14 bytes) is not a picture"),
         ("none.png --diameter-mm 110", 1, "none.png cannot be read"),
         ("disc.png,small.png --diameter-mm 110", 1, "100x100"),
