@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from decimal import Decimal
@@ -10,7 +11,27 @@ from pathlib import Path
 import pytest
 
 from orinspect.runtime.errors import RecipeError
-from orinspect.runtime.recipe import Recipe, load_recipe
+from orinspect.runtime.limits import (
+    ComplianceRule,
+    DefectType,
+    Grade,
+    Measuring,
+    QualityLimits,
+    Review,
+    SampleRule,
+)
+from orinspect.runtime.recipe import (
+    Accuracy,
+    CameraSettings,
+    Clip,
+    Gate,
+    Recipe,
+    Registration,
+    Scale,
+    Thresholds,
+    Tiling,
+    load_recipe,
+)
 
 REFERENCE = Path(__file__).parents[2] / "examples" / "reference" / "pcb-compare.toml"
 
@@ -38,6 +59,29 @@ def test_the_shipped_recipe_has_the_six_pcb_types_in_their_order() -> None:
     assert recipe.defect("open").severity == "critical"
     assert recipe.tiling.levels == (0.5, 1.0, 2.0)
     assert recipe.scale.mm_per_px is None
+
+
+def test_the_shipped_recipe_explains_every_key() -> None:
+    text = REFERENCE.read_text(encoding="utf-8")
+    sections = (Recipe, *(Tiling, Clip, Registration, Gate, CameraSettings, Scale, Thresholds, Accuracy))
+    judging = (DefectType, Grade, Measuring, ComplianceRule, Review, SampleRule, QualityLimits)
+    names = [
+        entry.metadata.get("table", entry.name)
+        for section in (*sections, *judging)
+        for entry in dataclasses.fields(section)
+    ]
+    assert [name for name in names if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_what_the_shipped_recipe_gives_as_examples_can_be_read(tmp_path: Path) -> None:
+    text = REFERENCE.read_text(encoding="utf-8")
+    given = re.sub(r"^# (\[compliance\]|\w+ = )", r"\1", text, flags=re.MULTILINE)
+    given = re.sub(r"^#   (\w+ = .*)$", "", given, flags=re.MULTILINE)
+    graded = "\n".join(re.findall(r"^#   (\w+ = .*)$", text, flags=re.MULTILINE))
+    recipe = load_recipe(recipe_file(tmp_path, given.replace('severity = "major"', graded, 1)))
+    assert recipe.compliance is not None and recipe.review.sample is not None
+    assert recipe.quality.bands.keys() == {"blur_added_px"}
+    assert [grade.severity for grade in recipe.defect("mousebite").grades] == ["ignore", "minor", "major"]
 
 
 def test_defaults_fill_what_a_small_recipe_leaves_out(tmp_path: Path) -> None:
