@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.capture.frame import Frame
+from ...runtime.errors import OrinspectError
 from ...runtime.infer.bundle import Bundle
 from ...runtime.infer.inspector import Inspector
 from ..real_size.child import ChildError, Say, measured
@@ -201,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             given.bundle, sizes, recipe_id=given.recipe, defects=defects, rounds=given.rounds,
             threads=given.threads, say=lambda line: print(line, file=sys.stderr),
         )
-    except ChildError as problem:
+    except (ChildError, OrinspectError) as problem:
         print(f"measure: {problem}", file=sys.stderr)
         return 1
     if given.json is not None:

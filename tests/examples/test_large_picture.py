@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orinspect.examples.large_picture.measure import linear_fit, measure, size_from_text, table_text
+from orinspect.examples.large_picture.measure import linear_fit, main, measure, size_from_text, table_text
 from orinspect.examples.large_picture.scenes import panel, surface
 from orinspect.tests.small_bundle import write_small_bundle
 
@@ -57,3 +57,8 @@ def test_every_picture_is_measured_in_its_own_process(tmp_path: Path) -> None:
     for found in result["rows"]:
         assert found["cpu_ms"] > 0 and found["wall_ms"] > 0 and found["tiles"] >= found["tiles_looked"] > 0
     assert "640 x 300" in table_text(result)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none"), "--sizes", "640x480"]) == 1
+    assert "none: no such folder" in capsys.readouterr().err
