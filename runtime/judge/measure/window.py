@@ -74,6 +74,9 @@ def window_of_box(
     reach = _inside(pixels.shape, inner, grown)
     whole, ring = reach.copy(), ~_inside(pixels.shape, inner, min(grown, 3.0))
     for other in others:
+        beside = max(other[0] - right, left - other[2], other[1] - bottom, top - other[3])
+        if beside > 2.0 * step:  # out of the window: of hundreds of boxes most are
+            continue
         shifted = (
             (other[0] - left) / step,
             (other[1] - top) / step,

@@ -221,3 +221,21 @@ def test_of_noise_no_size_is_negative_and_none_is_surely_small(
     for name in ("length", "width", "area"):
         assert _value(found, name) >= 0
     assert (found.measures["length"].expanded_uncertainty or 0) > 2  # of three pixels
+
+
+def test_the_nearest_of_many_boxes_is_the_distance_and_the_far_ones_change_nothing() -> None:
+    picture = cv2.copyMakeBorder(_bar(), 200, 200, 200, 200, cv2.BORDER_REPLICATE)
+    box = tuple(side + 200 for side in BOX)
+    places = np.random.default_rng(3).uniform(0, 380, (400, 2))
+    boxes = [(float(x), float(y), float(x) + 6.0, float(y) + 6.0) for x, y in places]
+    far = [one for one in boxes if one[2] < 150 or one[3] < 150]
+    near = (330.0, 240.0, 340.0, 250.0)
+    alone = measure_defect(picture, box, scale=None, others=[near])  # type: ignore[arg-type]
+    amid = measure_defect(picture, box, scale=None, others=[*far, near])  # type: ignore[arg-type]
+    assert len(far) > 200
+    assert amid.measures == alone.measures
+    outline = alone.contour_xy
+    assert outline is not None
+    gaps = np.maximum(np.array([330.0, 240.0]) - outline, outline - np.array([340.0, 250.0]))
+    expected = float(np.hypot(*np.maximum(gaps, 0.0).T).min())
+    assert _value(alone, "distance") == pytest.approx(expected)
