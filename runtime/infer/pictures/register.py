@@ -197,11 +197,13 @@ def _differing(
     differs = np.bitwise_or.reduceat(np.bitwise_or.reduceat(mask, tops, axis=0), lefts, axis=1)
     cells = [(tops[row], lefts[column]) for row, column in zip(*np.nonzero(differs), strict=True)]
     moved, known = template.copy(), seen.copy()
+    both_show = _extent(seen)
     margin = CELL_PX // 2
     for top, left in cells:
         cell = np.s_[top : top + CELL_PX, left : left + CELL_PX]
         x, y, size = left - margin, top - margin, 2 * CELL_PX
-        corner = fitting_corner(template, window_at(part, x, y, size), x, y, max_shift_px)
+        dx, dy = _shift_of_cell(template, part, (x, y, x + size, y + size), both_show, max_shift_px)
+        corner = (x + dx, y + dy)
         rows, columns = moved[cell].shape
         inner = np.s_[margin : margin + rows, margin : margin + columns]
         moved[cell] = window_at(template, *corner, size)[inner]
@@ -217,6 +219,30 @@ def _differing(
         own = _beyond(moved[around], part[around], difference)
         mask[y1:y2, x1:x2] = own[y1 - y0 : y2 - y0, x1 - x0 : x2 - x0]
     return mask & known
+
+
+def _extent(seen: ByteArray) -> BoxInt:
+    """x1, y1, x2, y2 (exclusive) of the rectangle that `seen_after_shift` marks; nothing is an empty one."""
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    if rows.size == 0:
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _shift_of_cell(
+    template: ByteArray, part: ByteArray, window: BoxInt, both_show: BoxInt, max_shift_px: int
+) -> tuple[int, int]:
+    """The (dx, dy) at which the template fits the part in a window best, by what both show.
+
+    A repeated edge would pull a cell at the rim to where it does not lie. With little to go by there is none.
+    """
+    x1, y1 = (max(a, b + max_shift_px) for a, b in zip(window[:2], both_show[:2], strict=True))
+    x2, y2 = (min(a, b - max_shift_px) for a, b in zip(window[2:], both_show[2:], strict=True))
+    if min(x2 - x1, y2 - y1) < CELL_PX // 2:
+        return 0, 0
+    reach = max_shift_px
+    around = template[y1 - reach : y2 + reach, x1 - reach : x2 + reach]
+    return _best_shift(around, part[y1:y2, x1:x2])
 
 
 def _beyond(template: ByteArray, part: ByteArray, difference: float) -> ByteArray:

@@ -26,10 +26,10 @@ from orinspect.runtime.infer.pictures.tiles import shifted
 Picture = npt.NDArray[np.uint8]
 
 
-def blobs(height: int, width: int, seed: int = 0) -> Picture:
+def blobs(height: int, width: int, seed: int = 0, spot_px: float = 4) -> Picture:
     """Smooth random spots, black and white: nothing in it repeats."""
     noise = np.random.default_rng(seed).normal(size=(height, width))
-    return np.where(cv2.GaussianBlur(noise, (0, 0), 4) > 0, 255, 0).astype(np.uint8)
+    return np.where(cv2.GaussianBlur(noise, (0, 0), spot_px) > 0, 255, 0).astype(np.uint8)
 
 
 def best_by_hand(window: Picture, part: Picture) -> tuple[int, int]:
@@ -199,3 +199,20 @@ def test_without_a_shift_a_defect_at_the_very_edge_is_a_difference() -> None:
     part[-2:, 20:30] = 255
     boxes = clusters_of_differences(template, part, 100.0, 3, 4)
     assert len(boxes) == 2
+
+
+@pytest.mark.parametrize("seed", [4, 7, 24, 27, 40])
+def test_a_cell_at_the_rim_is_fitted_by_what_both_show(seed: int) -> None:
+    """The whole is registered to within 2 px, the rest is left to the cells; the rim shows unseen board.
+
+    Large spots: a cell holds little but one outline, and the repeated edge would decide where it lies.
+    """
+    rng = np.random.default_rng(seed)
+    board = blobs(300, 340, seed, spot_px=20)
+    dx, dy = (int(value) for value in rng.integers(-6, 7, 2))
+    template = board[20:276, 20:316]
+    part = board[20 + dy : 276 + dy, 20 + dx : 316 + dx]
+    left_x, left_y = (int(np.sign(each)) * min(abs(each), 2) for each in (dx, dy))
+    near = dx - left_x, dy - left_y
+    registered, seen = shifted(template, *near), seen_after_shift(256, 296, *near)
+    assert clusters_of_differences(registered, part, 100.0, 3, 4, seen) == []
