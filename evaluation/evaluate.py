@@ -48,6 +48,7 @@ def evaluate_bundle(
     set's classes to the recipe's. BundleError, RecipeError or DataSetError, and no file, when something is
     wrong.
     """
+    _check_places(predictions, page)
     bundles = [Bundle.open(path) for path in (bundle_path, against) if path is not None]
     with ExitStack() as stack:
         inspectors = [stack.enter_context(Inspector(bundle, recipe_id, threads)) for bundle in bundles]
@@ -76,6 +77,14 @@ def evaluate_bundle(
     if page is not None:
         write_page(page, PageInput(result, parts, rows, recipe, command), progress)
     return result
+
+
+def _check_places(predictions: Path | None, page: Path | None) -> None:
+    """DataSetError, before an hour of work, for results that could not be written after it."""
+    if predictions is not None and predictions.is_dir():
+        raise DataSetError(f"{predictions} is a folder; give --predictions a file")
+    if page is not None and page.exists() and not page.is_dir():
+        raise DataSetError(f"{page} is a file; give --page a folder")
 
 
 def compared(

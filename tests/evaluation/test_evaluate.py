@@ -88,6 +88,22 @@ def test_predictions_that_cannot_be_written_are_refused_and_nothing_stays(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+def test_results_that_could_not_be_written_are_said_before_the_work(
+    small_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "page").write_text("mine")
+    seen: list[int] = []
+
+    def progress(done: int, total: int, text: str) -> None:
+        seen.append(done)
+
+    with pytest.raises(DataSetError, match="page is a file; give --page a folder"):
+        evaluate_bundle(small_bundle, SCENES, page=tmp_path / "page", threads=1, progress=progress)
+    with pytest.raises(DataSetError, match="is a folder; give --predictions a file"):
+        evaluate_bundle(small_bundle, SCENES, predictions=tmp_path, threads=1, progress=progress)
+    assert seen == []
+
+
 def test_a_bad_row_leaves_no_predictions(small_bundle: Path, tmp_path: Path) -> None:
     folder = write_deeppcb(tmp_path / "set", {"group00041": 2})
     (folder / "PCBData/group00041/00041/00041001_test.jpg").write_bytes(b"no picture")
