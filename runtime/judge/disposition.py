@@ -83,7 +83,9 @@ def verdict_from_findings(
 
     def made(disposition: Disposition, reasons: Sequence[str], confidence: float | None) -> Verdict:
         of_part = tuple(name for name in REVIEW_REASONS if name in set(reasons))
-        open_questions = [name for name in of_part if name not in NEVER_A_DOUBT]
+        # Of a sure reject too: what could not be listed may be what does not conform.
+        asked = {*of_part, *_unseen(recipe, circumstances)}.difference(NEVER_A_DOUBT)
+        open_questions = [name for name in REVIEW_REASONS if name in asked]
         return Verdict(
             tuple(
                 each.defect(tuple(name for name in of_part if name in doubts[each.defect_id]))
@@ -148,6 +150,14 @@ def _doubts(finding: Finding, recipe: Recipe, circumstances: Circumstances) -> t
     return tuple(reasons)
 
 
+def _unseen(recipe: Recipe, circumstances: Circumstances) -> list[str]:
+    """Review reasons of what may be on the part and is not listed."""
+    reasons = list(circumstances.unlisted)
+    if circumstances.clean < recipe.thresholds.review_confidence:
+        reasons.append("low_confidence")
+    return reasons
+
+
 def _part_doubts(
     recipe: Recipe,
     circumstances: Circumstances,
@@ -156,9 +166,7 @@ def _part_doubts(
     is_unsure: bool,
 ) -> list[str]:
     """Review reasons that no single defect has."""
-    reasons = list(circumstances.unlisted)
-    if circumstances.clean < recipe.thresholds.review_confidence:
-        reasons.append("low_confidence")
+    reasons = _unseen(recipe, circumstances)
     if compliance.decision == "not_decidable":
         reasons.append("compliance_undecided")
     if is_unsure:  # a defect that would reject is not sure enough to do so

@@ -161,3 +161,11 @@ def test_a_reject_is_as_sure_as_the_defect_that_rejects() -> None:
 )
 def test_a_confidence_is_cut_and_never_rounded_over_the_threshold(value: float, text: float) -> None:
     assert floored(value) == text
+
+
+@pytest.mark.parametrize("unseen", [{"unlisted": ("unknown_type",)}, {"clean": UNSURE}])
+def test_a_sure_reject_does_not_state_that_what_was_not_listed_conforms(unseen: dict[str, Any]) -> None:
+    given = verdict(finding("critical"), compliance=statement("conforms"), **unseen)
+    assert (given.disposition, given.review_reasons) == ("reject", ())
+    assert given.compliance.decision == "not_decidable"
+    assert verdict(finding("critical"), compliance=statement("conforms")).compliance.decision == "conforms"
