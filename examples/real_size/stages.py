@@ -161,7 +161,7 @@ def calibration_stage(
         rest = max(0.0, wall - once - pictures * each)
         measured[component] = {
             "wall_s": round(wall, 1),
-            "blocks_once_s": round(once, 1),
+            "blocks_once_s": round(once, 3),
             "blocks_a_picture_s": round(each, 2),
             "confirmation_s": round(rest, 1),
             **Counter(choice.mode for choice in choices),
