@@ -88,21 +88,13 @@ def relit(picture: ByteArray, light: float) -> ByteArray:
     return np.asarray(cv2.LUT(picture, levels), np.uint8)
 
 
-def template_tile(
-    template: ByteArray, part_tile: ByteArray, left: int, top: int, max_shift_px: int
-) -> ByteArray:
-    """The [S, S] window of `template` that fits `part_tile`, whose corner lies at (left, top), best.
-
-    `template` is [H, W] uint8; windows beyond its edge repeat the edge.
-    """
-    x, y = fitting_corner(template, part_tile, left, top, max_shift_px)
-    return window_at(template, x, y, part_tile.shape[0])
-
-
 def fitting_corner(
     template: ByteArray, part_tile: ByteArray, left: int, top: int, max_shift_px: int
 ) -> tuple[int, int]:
-    """(x, y) of the corner of the window that `template_tile` gives."""
+    """(x, y) of the corner of the [S, S] window of `template` that fits `part_tile` at (left, top) best.
+
+    `template` is [H, W] uint8; windows beyond its edge repeat the edge.
+    """
     size = part_tile.shape[0] + 2 * max_shift_px
     dx, dy = _best_shift(window_at(template, left - max_shift_px, top - max_shift_px, size), part_tile)
     return left + dx, top + dy

@@ -13,12 +13,12 @@ from orinspect.runtime.infer.pictures.register import (
     SHIFT_COST,
     WHOLE_PX,
     clusters_of_differences,
+    fitting_corner,
     light_between,
     outside_band,
     relit,
     seen_after_shift,
     shift_between,
-    template_tile,
     window_at,
 )
 from orinspect.runtime.infer.pictures.tiles import shifted
@@ -54,7 +54,7 @@ def test_a_defect_does_not_move_its_tile() -> None:
     wide = blobs(200, 200, seed=1)
     part = wide[33:161, 42:170].copy()
     cv2.circle(part, (60, 60), 12, 255, -1)
-    fitted = template_tile(wide, part, left=40, top=36, max_shift_px=4)
+    fitted = window_at(wide, *fitting_corner(wide, part, left=40, top=36, max_shift_px=4), 128)
     assert (fitted == wide[33:161, 42:170]).all()
 
 
@@ -66,7 +66,7 @@ def test_the_search_that_stops_early_agrees_with_every_shift() -> None:
         noisy = np.clip(part, 0, 255).astype(np.uint8)
         window = wide[4:56, 4:56]
         dx, dy = best_by_hand(window, noisy)
-        fitted = template_tile(wide, noisy, left=8, top=8, max_shift_px=4)
+        fitted = window_at(wide, *fitting_corner(wide, noisy, left=8, top=8, max_shift_px=4), 44)
         assert (fitted == window[4 + dy : 48 + dy, 4 + dx : 48 + dx]).all()
 
 
