@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -14,16 +13,16 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from orinspect.evaluation.embedded_broker import EmbeddedBroker
+from orinspect.tests.programs import program, require, wanted
 
 WAIT_S = 30.0
-MOSQUITTO = shutil.which("mosquitto") or (
-    "/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None
-)
+MOSQUITTO = program("mosquitto", "/usr/sbin")
 
 
 @contextlib.contextmanager
 def mosquitto(folder: Path, *lines: str) -> Iterator[int]:
     """A mosquitto on a free port, with these lines in its configuration; gives the port."""
+    require("mosquitto")
     assert MOSQUITTO is not None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -46,8 +45,8 @@ def mosquitto(folder: Path, *lines: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def real_broker(folder: Path) -> Iterator[int]:
-    """The best broker that this machine has; gives its port."""
-    if MOSQUITTO is not None:
+    """The best broker that this machine has, or that ORINSPECT_REQUIRE asks for; gives its port."""
+    if wanted("mosquitto"):
         with mosquitto(folder, "allow_anonymous true") as port:
             yield port
     else:

@@ -1,13 +1,17 @@
-"""What holds for every test: Ctrl-C works, and no file of this checkout is loaded under two module names."""
+"""What holds for every test: Ctrl-C works, no file of this checkout is loaded under two module names, and the
+programs that a test requires are here (`tests/programs.py`)."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+
+from orinspect.tests.programs import require, required_from
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,6 +20,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """A shell that starts pytest in the background hands down an ignored SIGINT, to our children too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        required_from(os.environ)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`@pytest.mark.requires("mosquitto")`: before any fixture of the test is made."""
+    for mark in item.iter_markers("requires"):
+        require(*mark.args)
 
 
 def files_under_two_names() -> dict[str, list[str]]:

@@ -16,10 +16,10 @@ from orinspect.evaluation.embedded_broker import EmbeddedBroker
 from orinspect.runtime.config import MqttConfig
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.deliver.publisher import Publisher, StationState
-from orinspect.tests.brokers import MOSQUITTO, WAIT_S, listener, mosquitto, real_broker
+from orinspect.tests.brokers import WAIT_S, listener, mosquitto, real_broker
+from orinspect.tests.programs import require
 
 FACTS = StationState("", None, None, "orin-07", "aoi-1", "boot")
-needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed on this machine")
 
 STATION = """
 import sys, threading
@@ -38,8 +38,8 @@ sys.stdin.read()
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_a_killed_station_leaves_the_retained_state_offline(tmp_path: Path, protocol: str) -> None:
-    if protocol == "5" and MOSQUITTO is None:
-        pytest.skip("the embedded broker speaks no MQTT 5, and mosquitto is not installed on this machine")
+    if protocol == "5":
+        require("mosquitto")  # the embedded broker speaks 3.1.1 only
     with real_broker(tmp_path) as port:
         with listener(port, "a/b/state") as messages:
             station = subprocess.Popen(
@@ -106,7 +106,7 @@ def test_the_mes_acknowledges_a_report(tmp_path: Path) -> None:
         assert outbox.counts()["acknowledged"] == 1
 
 
-@needs_mosquitto
+@pytest.mark.requires("mosquitto")
 def test_mosquitto_without_a_password_is_a_refusal_by_name(tmp_path: Path) -> None:
     passwords = tmp_path / "passwords"
     passwords.write_text("")
