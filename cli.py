@@ -119,19 +119,23 @@ def _add_export(commands: Any) -> None:
     )
     command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="qwen3_vl model folder")
     command.add_argument("--recipe", type=Path, action="append", required=True, help="recipe.toml, repeats")
-    command.add_argument("--calibration", required=True, help="picture folder, or scenes:pcb?seed=77")
+    command.add_argument("--calibration", required=True, action="append", metavar="[RECIPE=]SOURCE",
+                         help="picture folder, or scenes:pcb?seed=77; repeats, one a recipe")
     command.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
     command.add_argument("--precision", choices=("int8", "float16", "float32"), default="int8", help="(int8)")
-    command.add_argument("--validation", metavar="SOURCE", help="pictures of the gate (of --calibration)")
+    command.add_argument("--validation", action="append", metavar="[RECIPE=]SOURCE",
+                         help="pictures of the gate (of --calibration)")
     command.add_argument("--keep-float", metavar="NAME,...", default="", help="linears that stay float")
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from .export.inputs import sources_from_texts
     from .export.screen import export_on_screen
 
+    validation = arguments.validation and sources_from_texts(arguments.validation, "--validation")
     result = export_on_screen(
-        arguments.checkpoint, arguments.recipe, arguments.calibration, arguments.out,
-        precision=arguments.precision, validation=arguments.validation,
+        arguments.checkpoint, arguments.recipe, sources_from_texts(arguments.calibration, "--calibration"),
+        arguments.out, precision=arguments.precision, validation=validation,
         keep_float=[name for name in arguments.keep_float.split(",") if name],
     )
     if arguments.json:

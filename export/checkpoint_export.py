@@ -17,7 +17,7 @@ What takes long is kept in `<bundle>.work` part by part (work_folder.py): the sa
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,11 @@ from .work_folder import WorkFolder
 def export_checkpoint(
     checkpoint: str | Path,
     recipes: Sequence[str | Path | Recipe],
-    calibration: str,
+    calibration: str | Mapping[str, str],
     out: str | Path,
     *,
     precision: str = "int8",
-    validation: str | None = None,
+    validation: str | Mapping[str, str] | None = None,
     keep_float: Sequence[str] = (),
     threads: int = 2,
     progress: Progress | None = None,
@@ -58,8 +58,9 @@ def export_checkpoint(
 
     `calibration` is a DeepPCB folder, a folder of pictures, or scenes:pcb?seed=...; it is not read for
     `float32`. `validation` is another such source for the gate; None takes parts of `calibration` that were
-    not used. `keep_float` names linears. AccuracyError: INT8 or float16 is below the recipe's limits. Other
-    OrinspectErrors say what is wrong; `out` is then as it was, and long work is kept beside it.
+    not used. Both may map recipe ids to sources of their own. `keep_float` names linears. AccuracyError: INT8
+    or float16 is below the recipe's limits. Other OrinspectErrors say what is wrong; `out` is then as it was,
+    and long work is kept beside it.
     """
     started = time.monotonic()
     job = job_from_arguments(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,8 +123,8 @@ class Job:
 
     inputs: Inputs
     compiled: tuple[CompiledRecipe, ...]
-    calibration: str
-    validation: str | None
+    calibration: Mapping[str, str]  # recipe id -> source
+    validation: Mapping[str, str] | None
     patches: tuple[TilePatches, ...]  # one a recipe; none for float32
     precision: str
     keep_float: tuple[str, ...]
@@ -140,7 +140,7 @@ class Job:
             "orinspect": __version__,
             "checkpoint": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
             "recipes": [_asked_of_the_model(one) for one in self.compiled],
-            "calibration": self.calibration,
+            "calibration": dict(self.calibration),
             "pictures": [hashlib.sha256(one.pixels.tobytes()).hexdigest() for one in self.patches],
             "embeddings": self.embeddings_type,
         }
@@ -162,10 +162,10 @@ def _asked_of_the_model(one: CompiledRecipe) -> list[Any]:
 def job_from_arguments(
     checkpoint: str | Path,
     recipes: Sequence[str | Path | Recipe],
-    calibration: str,
+    calibration: str | Mapping[str, str],
     out: Path,
     precision: str,
-    validation: str | None,
+    validation: str | Mapping[str, str] | None,
     keep_float: Sequence[str],
     threads: int,
     progress: Progress | None,
@@ -181,21 +181,24 @@ def job_from_arguments(
     say = progress or _silent
     loaded = [recipe if isinstance(recipe, Recipe) else load_recipe(recipe) for recipe in recipes]
     inputs = checked_inputs(checkpoint, loaded)
+    ids = [recipe.id for recipe in inputs.recipes]
+    pictures = source_of_each(calibration, ids, "--calibration")
+    checked_on = None if validation is None else source_of_each(validation, ids, "--validation")
     compiled = []
     for index, recipe in enumerate(inputs.recipes):
         say("recipes", index, len(inputs.recipes))
         compiled.append(compiled_from_recipe(inputs.tokenizer, recipe))
     say("recipes", len(inputs.recipes), len(inputs.recipes))
     patches = [
-        patches_from_source(calibration, recipe, inputs.shape, say)
+        patches_from_source(pictures[recipe.id], recipe, inputs.shape, say)
         for recipe in inputs.recipes
         if precision != "float32"
     ]
     return Job(
         inputs,
         tuple(compiled),
-        calibration,
-        validation,
+        pictures,
+        checked_on,
         tuple(patches),
         precision,
         tuple(keep_float),
@@ -203,6 +206,44 @@ def job_from_arguments(
         threads,
         say,
     )
+
+
+def sources_from_texts(texts: Sequence[str], option: str) -> str | dict[str, str]:
+    """The values of a repeated `option`: one SOURCE for all recipes, or RECIPE=SOURCE for each.
+
+    A recipe's id is what stands before the first `=`, when neither `:`, `?` nor `/` comes before it.
+    UsageError for a mixture, and for a recipe named twice.
+    """
+    named: dict[str, str] = {}
+    for text in texts:
+        name, equals, source = text.partition("=")
+        if not equals or not source or set(name) & set(":?/"):
+            if len(texts) > 1:
+                raise UsageError(
+                    f"{option} is given {len(texts)} times: write RECIPE=SOURCE each; got {text!r}"
+                )
+            return text
+        if name in named:
+            raise UsageError(f"{option} names recipe {name!r} twice; one source a recipe")
+        named[name] = source
+    return named
+
+
+def source_of_each(
+    sources: str | Mapping[str, str], recipe_ids: Sequence[str], option: str
+) -> dict[str, str]:
+    """Recipe id -> source. UsageError names a recipe that has none, and a source without its recipe."""
+    if isinstance(sources, str):
+        return dict.fromkeys(recipe_ids, sources)
+    if missing := [name for name in recipe_ids if name not in sources]:
+        raise UsageError(
+            f"{option} has no source for recipe {missing[0]!r}; add {option} {missing[0]}=SOURCE"
+        )
+    if unknown := [name for name in sources if name not in recipe_ids]:
+        raise UsageError(
+            f"{option} {unknown[0]}=...: there is no such recipe; given are {', '.join(recipe_ids)}"
+        )
+    return {name: sources[name] for name in recipe_ids}
 
 
 def _silent(what: str, done: int, total: int) -> None:

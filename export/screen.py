@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,11 +21,11 @@ from .work_folder import work_path
 def export_on_screen(
     checkpoint: str | Path,
     recipes: Sequence[str | Path | Recipe],
-    calibration: str,
+    calibration: str | Mapping[str, str],
     out: str | Path,
     *,
     precision: str = "int8",
-    validation: str | None = None,
+    validation: str | Mapping[str, str] | None = None,
     keep_float: Sequence[str] = (),
     threads: int = 2,
 ) -> dict[str, Any]:

@@ -238,13 +238,12 @@ def pass_gate(
     exact = files.decoder.parent
     write_rest(job, exact, files, compiled, {"precision": "float32"})
     reports, used_rows = list[GateReport](), dict[str, GateRows]()
-    used = {name for patches in job.patches for name in patches.names}
     parts = STREAMED_GATE_PARTS if _is_streamed(files.decoder) else (GATE_PARTS, VALIDATION_PARTS)
-    for one in compiled:
+    for one, patches in zip(compiled, job.patches, strict=True):
         rows = gate_rows(
-            job.calibration,
-            used,
-            validation=job.validation,
+            job.calibration[one.recipe.id],
+            set(patches.names),
+            validation=None if job.validation is None else job.validation[one.recipe.id],
             parts=parts,
             box_margin_px=one.recipe.box_margin_px,
             clip_frames=one.recipe.clip.frames if one.recipe.mode == "clip" else 1,
