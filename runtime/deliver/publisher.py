@@ -19,6 +19,7 @@ from typing import Any
 from ..config import MqttConfig
 from ..errors import ConfigError, DeliveryError
 from ..report import timestamp
+from .ack import result_ids_from_ack
 from .mqtt import (
     OTHER_PROTOCOL_MAY_HELP,
     Acknowledged,
@@ -305,11 +306,12 @@ class _Session:
         self._states.add(self._link.publish(self._publisher.topic("state"), state.to_json(), retain=True))
 
     def _acknowledge(self, payload: bytes) -> None:
-        """The MES has a report. Any other message is logged: a stranger's mistake must not stop us."""
+        """The MES has these reports. Any other message is logged: a stranger's mistake must not stop us."""
         try:
-            known = self._outbox.mark_acknowledged(str(json.loads(payload)["result_id"]))
-        except (ValueError, TypeError, KeyError):
-            log.warning('ack: expected {"result_id": ...}, received %r', payload[:80])
+            result_ids = result_ids_from_ack(payload)
+        except DeliveryError as error:
+            log.warning("%s", error)
             return
-        if not known:
-            log.warning("ack: unknown result, received %r", payload[:80])
+        for result_id in result_ids:
+            if not self._outbox.mark_acknowledged(result_id):
+                log.warning("ack: unknown result %r", result_id)

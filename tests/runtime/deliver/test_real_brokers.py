@@ -77,7 +77,8 @@ def test_the_mes_acknowledges_a_report(tmp_path: Path) -> None:
         mes = paho.Client(CallbackAPIVersion.VERSION2)
 
         def acknowledge(client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
-            for payload in (b"nonsense", b'{"result_id": "stranger"}', message.payload):
+            batch = json.dumps({"result_ids": ["r1", "stranger"]}).encode()
+            for payload in (b"nonsense", b'{"result_id": "stranger"}', batch):
                 client.publish("a/b/ack", payload, qos=1)
             client.publish("a/b/ack-done", "", qos=1)
 
