@@ -156,7 +156,7 @@ def _add_inspect(commands: Any) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from .runtime.service import inspect_pictures
+    from .runtime.line.by_hand import inspect_pictures
 
     report = inspect_pictures(
         arguments.bundle, arguments.image, template=arguments.template, recipe_id=arguments.recipe,

@@ -24,7 +24,8 @@ import pytest
 from orinspect.runtime.capture.scenes import pcb_scene
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.judge.scale import PixelScale
-from orinspect.runtime.service import EXIT_ENGINE, inspect_pictures
+from orinspect.runtime.line.by_hand import inspect_pictures
+from orinspect.runtime.service import EXIT_ENGINE
 from orinspect.tests.brokers import WAIT_S, listener, real_broker
 from orinspect.tests.report_cases import SCHEMA
 from orinspect.tests.scripted_broker import NOT_AUTHORISED, Publish, ScriptedBroker
