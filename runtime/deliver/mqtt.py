@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from ..config import MqttConfig
@@ -71,6 +73,9 @@ class Received:
 
     topic: str
     payload: bytes
+    is_retained: bool
+    response_topic: str | None
+    correlation: bytes | None
 
 
 class MqttLink:
@@ -124,10 +129,17 @@ class MqttLink:
     ) -> None:
         self.close()
 
-    def publish(self, topic: str, payload: str, *, retain: bool = False) -> int:
+    def publish(
+        self, topic: str, payload: str, *, retain: bool = False, correlation: bytes | None = None
+    ) -> int:
         """Send at QoS 1 and return the message's id; the answer comes as `Acknowledged`, or never."""
+        properties = None
+        if correlation is not None and self.protocol == "5":
+            properties = Properties(PacketTypes.PUBLISH)
+            properties.CorrelationData = correlation
         # A non-zero rc does not mean "not sent": only the PUBACK counts; without it the row is sent again.
-        return int(self._client.publish(topic, payload.encode(), qos=1, retain=retain).mid)
+        sent = self._client.publish(topic, payload.encode(), qos=1, retain=retain, properties=properties)
+        return int(sent.mid)
 
     def subscribe(self, topic: str) -> None:
         """Ask for a topic at QoS 1; its messages come as `Received`."""
@@ -146,7 +158,7 @@ class MqttLink:
             CallbackAPIVersion.VERSION2, client_id=client_id, protocol=version, reconnect_on_failure=False
         )
         client.connect_timeout = config.connect_timeout_s
-        client.max_inflight_messages_set(config.inflight + 2)  # and the state beside the reports
+        client.max_inflight_messages_set(0)  # the session counts
         client.will_set(will.topic, will.payload.encode(), qos=1, retain=True)
         if config.username is not None:
             client.username_pw_set(config.username, _password(config))
@@ -175,7 +187,16 @@ class MqttLink:
         self._events.put(Acknowledged(self, mid, str(reason) if reason.is_failure else None))
 
     def _on_message(self, client: Any, data: Any, message: paho.MQTTMessage) -> None:
-        self._events.put(Received(message.topic, bytes(message.payload)))
+        properties = message.properties  # None in 3.1.1
+        self._events.put(
+            Received(
+                message.topic,
+                bytes(message.payload),
+                bool(message.retain),
+                getattr(properties, "ResponseTopic", None),
+                getattr(properties, "CorrelationData", None),
+            )
+        )
 
 
 def _password(config: MqttConfig) -> str | None:

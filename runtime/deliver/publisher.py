@@ -20,6 +20,7 @@ from ..config import MqttConfig
 from ..errors import ConfigError, DeliveryError
 from ..report import timestamp
 from .ack import result_ids_from_ack
+from .link.mail import Command, Letter, Mail
 from .mqtt import (
     OTHER_PROTOCOL_MAY_HELP,
     Acknowledged,
@@ -43,6 +44,7 @@ STATES = (
     "stopping",
     "offline",
 )
+_LETTERS_AT_ONCE = 5  # on the way beside the reports
 _PUBACK_SLACK = 1.5  # of keepalive_s: a broker that answers pings but no PUBLISH for longer is no use
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,9 @@ class Publisher:
     """Start with `start`, `wake` it after each commit, end with `close`, which delivers what it still can.
 
     `on_failure` is called in the delivery thread when the broker refuses the first connection for good; the
-    thread ends then and `failure` holds the error.
+    thread ends then and `failure` holds the error. `on_command`, set before `start`, is called in the
+    delivery thread with every message on `cmd/#`: it must not wait, and answers with `answer` from any
+    thread.
     """
 
     def __init__(
@@ -88,12 +92,14 @@ class Publisher:
     ) -> None:
         """`facts` names the station; its state and reason do not matter. `random()` lies in [0, 1)."""
         self.failure: DeliveryError | ConfigError | None = None
+        self.on_command: Callable[[Command], None] | None = None
         self.connections = 0
         self.last_error = "never tried"
         self._outbox, self._config, self._facts = outbox, config, facts
         self._on_failure, self._random, self._unix_s = on_failure, random, unix_s
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._states: queue.SimpleQueue[StationState] = queue.SimpleQueue()
+        self._mail = Mail()
         self._state: StationState | None = None
         self._protocols: tuple[Protocol, ...] = (
             ("5", "3.1.1") if config.protocol == "auto" else (config.protocol,)
@@ -112,6 +118,30 @@ class Publisher:
     def announce(self, state: str, reason: str | None = None) -> None:
         """Publish the station's state, retained; while there is no connection only the last one is kept."""
         self._states.put(self._facts_as(state, reason))
+        self._events.put(_Wake())
+
+    def publish(self, name: str, payload: str, *, retain: bool = False) -> None:
+        """Publish on `<root>/<name>` at QoS 1, from any thread; nothing waits. While there is no connection a
+        retained topic keeps its last message, any other topic the last hundred. `result` and `state` have
+        ways of their own."""
+        self._mail.post(Letter(name, payload, retain))
+        self._events.put(_Wake())
+
+    def answer(self, command: Command, payload: str) -> None:
+        """Answer a command where its sender listens: the response topic of MQTT 5 with its correlation data,
+        else `cmd-response`. A response topic may not be one of this station's own: a command must not be
+        able to forge a report."""
+        topic = command.response_topic
+        root = f"{self._config.root}/"
+        is_ours = topic is not None and f"{topic}/".startswith(root)
+        if (
+            topic is None
+            or set(topic) & set("+#\0")
+            or (is_ours and topic[len(root) :].split("/")[0] != "cmd-response")
+        ):
+            self._mail.post(Letter("cmd-response", payload, correlation=command.correlation))
+        else:
+            self._mail.post(Letter(topic, payload, is_full=True, correlation=command.correlation))
         self._events.put(_Wake())
 
     def close(self, timeout_s: float) -> int:
@@ -226,16 +256,21 @@ class _Session:
         self._outbox, self._inflight = publisher._outbox, publisher._config.inflight
         self._reports: dict[int, str] = {}  # message id -> result_id
         self._states: set[int] = set()  # message ids of states on the way
+        self._letters: dict[int, int] = {}  # message id -> number of the letter
 
     def serve(self) -> str | None:
         """Run until the work is done (None) or the connection is no use any more (why)."""
         publisher = self._publisher
         self._link.subscribe(publisher.topic("ack"))
+        if publisher.on_command is not None:
+            self._link.subscribe(publisher.topic("cmd/#"))
+        publisher._mail.begin()
         if publisher._state is not None:
             self._send_state(publisher._state)
         goodbye = False
         while True:
             self._send_states()
+            self._send_letters()
             self._send_reports()
             if publisher._deadline is not None:
                 if not goodbye and (publisher._is_finished() and publisher._states.empty()):
@@ -262,16 +297,23 @@ class _Session:
             return 2.0
         if deadline is not None:
             return max(deadline - time.monotonic(), 0.0)
-        return self._publisher._config.keepalive_s * _PUBACK_SLACK if self._reports or self._states else None
+        return self._publisher._config.keepalive_s * _PUBACK_SLACK if self._is_owed() else None
+
+    def _is_owed(self) -> bool:
+        """True while the broker has to confirm something."""
+        return bool(self._reports or self._states or self._letters)
 
     def _handle(self, event: Any) -> str | None:
         """Take one event; a text says that the link is no use any more."""
         if isinstance(event, Received):
-            self._acknowledge(event.payload)
+            self._receive(event)
         elif isinstance(event, Lost) and event.link is self._link:
             return event.reason
         elif isinstance(event, Acknowledged) and event.link is self._link:
             self._states.discard(event.mid)
+            number = self._letters.pop(event.mid, None)
+            if number is not None:
+                self._publisher._mail.settle(number)
             result_id = self._reports.pop(event.mid, None)
             if event.reason is not None:
                 return f"the broker refused {result_id or 'the state'}: {event.reason}"
@@ -292,6 +334,16 @@ class _Session:
                 )
                 room -= 1
 
+    def _send_letters(self) -> None:
+        """Put other messages on the way, a few at a time."""
+        publisher = self._publisher
+        for number, letter in publisher._mail.take(_LETTERS_AT_ONCE - len(self._letters)):
+            topic = letter.topic if letter.is_full else publisher.topic(letter.topic)
+            mid = self._link.publish(
+                topic, letter.payload, retain=letter.retain, correlation=letter.correlation
+            )
+            self._letters[mid] = number
+
     def _send_states(self) -> None:
         """Publish every state announced meanwhile, in order."""
         while True:
@@ -304,6 +356,24 @@ class _Session:
     def _send_state(self, state: StationState) -> None:
         self._publisher._state = state
         self._states.add(self._link.publish(self._publisher.topic("state"), state.to_json(), retain=True))
+
+    def _receive(self, message: Received) -> None:
+        """Take a message of somebody else; whatever it holds, delivery goes on."""
+        name = message.topic[len(self._publisher.topic("")) :]
+        if name == "ack":
+            self._acknowledge(message.payload)
+        elif name.startswith("cmd/") and self._publisher.on_command is not None:
+            command = Command(
+                name[len("cmd/") :],
+                message.payload,
+                message.is_retained,
+                message.response_topic,
+                message.correlation,
+            )
+            try:
+                self._publisher.on_command(command)
+            except Exception:
+                log.exception("the command %r failed", command.name)
 
     def _acknowledge(self, payload: bytes) -> None:
         """The MES has these reports. Any other message is logged: a stranger's mistake must not stop us."""

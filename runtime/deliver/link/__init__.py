@@ -1,0 +1,1 @@
+"""What goes over one connection beside the reports: other messages, commands, alarms, TLS."""
