@@ -58,8 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     from .evaluation.labelled.commands import add_confidence
     from .evaluation.sweeps.commands import add_limits
     from .jetson.commands import add_engines
+    from .runtime.deliver.audit.verify import add_audit
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_export, _add_inspect, add_evaluate, _add_run, add_bench, add_engines):
+    for add in (_add_demo, _add_export, _add_inspect, add_evaluate, _add_run, add_bench, add_engines,
+                add_audit):
         add(commands)
     add_calibrate(commands, add_limits, add_confidence)
     return parser

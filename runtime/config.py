@@ -107,6 +107,15 @@ class OutboxConfig:
 
 
 @dataclass(frozen=True)
+class AuditConfig:
+    """[audit]: the folder of the hash-chained lines; a new file after `file_bytes`, `keep_files` of them."""
+
+    folder: Path
+    file_bytes: int = 4 * 2**20
+    keep_files: int = 256
+
+
+@dataclass(frozen=True)
 class ServiceConfig:
     """All of `service.toml`; `sha256` is the hash of the file as it was read, `name` its name."""
 
