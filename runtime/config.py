@@ -111,8 +111,8 @@ class AuditConfig:
     """[audit]: the folder of the hash-chained lines; a new file after `file_bytes`, `keep_files` of them."""
 
     folder: Path
-    file_bytes: int = 4 * 2**20
-    keep_files: int = 256
+    file_bytes: int = number(4 * 2**20, least=4096)
+    keep_files: int = number(256, least=2)
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ class ServiceConfig:
     outbox: OutboxConfig
     part: PartConfig = field(default_factory=PartConfig)
     scale: ScaleConfig | None = None
+    audit: AuditConfig | None = None
     name: str = field(default="service.toml", metadata=HIDDEN)
     sha256: str = field(default="", metadata=HIDDEN)
 
