@@ -5,7 +5,7 @@
         --deeppcb DIR --surfaces DIR
 
 The learning rate follows the share of `--minutes` that has passed, so a slower machine sees fewer tiles, not
-another schedule. `last.pt` is written every eight minutes and resumed when it exists. A small network trains
+another schedule. `last.pt` is written every twelve minutes and resumed when it exists. A small network trains
 faster as two processes of one thread than as one of two: start `--rank 0` and `--rank 1` with `--ranks 2` and
 the same `--out`. Needs the environment of `make oracle`.
 """
@@ -40,8 +40,9 @@ from orinspect.examples.reference.training.validation import table, validation_s
 
 HERE = Path(__file__).parent
 TOKENIZER_FILE = HERE / "tokenizer" / "tokenizer.json"
-PEAK_RATE, WARMUP_STEPS, FINAL_SHARE, WEIGHT_DECAY, EMA_DECAY = 1.2e-3, 60, 0.02, 0.05, 0.998
-TABLE_EVERY_S = 480.0
+PEAK_RATE, WARMUP_STEPS, FINAL_SHARE, WEIGHT_DECAY, EMA_DECAY = 1.2e-3, 60, 0.02, 0.05, 0.995
+TABLE_EVERY_S = 720.0
+ALL_WORDS_FROM = 0.55  # of the minutes: until then only `--words-share` of the rows is asked for words
 
 
 @dataclass
@@ -55,11 +56,11 @@ class Passed:
 
 @dataclass
 class Training:
-    """What `last.pt` holds: weights, their moving average by name, optimiser, how far it has come, types."""
+    """What `last.pt` holds: weights, their moving average by name, optimisers, how far it has come, types."""
 
     reference: Reference
     average: dict[str, Tensor]
-    optimiser: Any
+    optimisers: tuple[Any, ...]
     passed: Passed
     types: tuple[str, ...]
 
@@ -69,7 +70,7 @@ class Training:
         torch.save(
             {
                 "weights": self.reference.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
                 "average": self.average,
                 "state": asdict(self.passed),
                 "types": list(self.types),
@@ -94,7 +95,7 @@ def load_checkpoint(reference: Reference, start: Path, types: Sequence[str]) -> 
         weights.setdefault("model.lm_head.weight", tied)
     else:
         saved = torch.load(start)
-        weights, known = saved["average"], saved["types"]
+        weights, known = dict(saved["average"]), saved["types"]
     if unknown := sorted(set(known) - set(types)):
         raise SystemExit(f"{start} knows the types {', '.join(unknown)}, which this run does not ask for")
     rows = [0, *(1 + types.index(name) for name in known), *range(-4, 0)]  # presence, types, box
@@ -103,35 +104,45 @@ def load_checkpoint(reference: Reference, start: Path, types: Sequence[str]) -> 
         grown = own[name].clone()
         grown[rows] = weights[name].float()
         weights[name] = grown
-    reference.load_state_dict({name: value.float() for name, value in weights.items()})
+    own |= {name: value.float() for name, value in weights.items() if not name.startswith("marks.")}
+    reference.load_state_dict(own)  # the marks head begins anew
 
 
 def training_from_files(
     reference: Reference, last: Path, start: Path | None, types: Sequence[str]
 ) -> Training:
     """A run resumed from `last` where that exists, else begun, from the weights of `start` if given."""
-    optimiser = optimiser_from_weights(reference)
+    optimisers = optimisers_from_weights(reference)
     if last.exists():
         saved = torch.load(last)
         reference.load_state_dict(saved["weights"])
-        optimiser.load_state_dict(saved["optimiser"])
-        return Training(reference, saved["average"], optimiser, Passed(**saved["state"]), tuple(types))
+        for optimiser, state in zip(optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
+        return Training(reference, saved["average"], optimisers, Passed(**saved["state"]), tuple(types))
     if start:
         load_checkpoint(reference, start, types)
     average = {name: value.detach().clone() for name, value in reference.state_dict().items()}
-    return Training(reference, average, optimiser, Passed(), tuple(types))
+    return Training(reference, average, optimisers, Passed(), tuple(types))
 
 
-def optimiser_from_weights(reference: Reference) -> Any:
-    """AdamW; norms and biases do not decay."""
-    decay = [p for p in reference.parameters() if p.ndim > 1]
-    plain = [p for p in reference.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW(
+def optimisers_from_weights(reference: Reference) -> tuple[Any, ...]:
+    """Muon for the matrices of the blocks, AdamW for the rest; norms and biases do not decay.
+
+    The mergers' and embeddings' matrices stay with AdamW: the first are too large to orthogonalise in a step
+    of this length, the second are tables of rows.
+    """
+    blocks, decay, plain = [], [], []
+    for name, weight in reference.named_parameters():
+        in_block = weight.ndim == 2 and (".blocks." in name or ".layers." in name)
+        (blocks if in_block else decay if weight.ndim > 1 else plain).append(weight)
+    muon = torch.optim.Muon(blocks, lr=PEAK_RATE, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(
         [{"params": decay, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}],
         lr=PEAK_RATE,
         betas=(0.9, 0.98),
         fused=True,
     )
+    return muon, adamw
 
 
 def rate(progress: float, step: int) -> float:
@@ -141,7 +152,7 @@ def rate(progress: float, step: int) -> float:
 
 
 def train(training: Training, args: argparse.Namespace) -> None:
-    """The loop: one batch, one step, an average of the weights beside it, a table row every eight minutes."""
+    """The loop: one batch, one step, an average of the weights beside it, a table now and then."""
     passed = training.passed
     mixture = Mixture(args.surface_rows, args.deeppcb, args.surfaces, args.real_boards, args.real_surfaces)
     writer = AnswerWriter(Tokenizer.from_file(str(TOKENIZER_FILE)), training.types)
@@ -154,12 +165,14 @@ def train(training: Training, args: argparse.Namespace) -> None:
     running: dict[str, float] = {}
     while passed.seconds < whole:
         batch = next(loader)
-        for group in training.optimiser.param_groups:
-            group["lr"] = args.peak * rate(passed.seconds / whole, passed.step)
+        progress = passed.seconds / whole
+        for group in (group for each in training.optimisers for group in each.param_groups):
+            group["lr"] = args.peak * rate(progress, passed.step)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            parts = training.reference.losses(batch)
+            parts = training.reference.losses(batch, 1.0 if progress > ALL_WORDS_FROM else args.words_share)
             loss = total(parts)
-        training.optimiser.zero_grad(set_to_none=True)
+        for optimiser in training.optimisers:
+            optimiser.zero_grad(set_to_none=True)
         loss.backward()
         passed.seconds = mean_over_ranks(training.reference, before + time.monotonic() - began, args.ranks)
         update(training)
@@ -182,11 +195,11 @@ def train(training: Training, args: argparse.Namespace) -> None:
 def update(training: Training) -> None:
     """One step of the optimiser, and of the moving average behind it."""
     nn.utils.clip_grad_norm_(training.reference.parameters(), 1.0)
-    training.optimiser.step()
+    for optimiser in training.optimisers:
+        optimiser.step()
     keep = min(EMA_DECAY, (training.passed.step + 1) / (training.passed.step + 20))
-    with torch.no_grad():
-        for name, value in training.reference.state_dict().items():
-            training.average[name].mul_(keep).add_(value, alpha=1 - keep)
+    own = training.reference.state_dict()
+    torch._foreach_lerp_(list(training.average.values()), [own[name] for name in training.average], 1 - keep)
 
 
 def progress_line(passed: Passed, minutes: float, running: dict[str, float]) -> str:
@@ -208,6 +221,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--surface-rows", type=int, default=16, help=f"of {BATCH} rows (%(default)s)")
     parser.add_argument("--real-boards", type=float, default=0.65, help="share of the boards (%(default)s)")
     parser.add_argument("--real-surfaces", type=float, default=0.7, help="share of them (%(default)s)")
+    parser.add_argument("--words-share", type=float, default=0.12, help="of the first half (%(default)s)")
     parser.add_argument("--peak", type=float, default=1.0, help="factor on the learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rank", type=int, default=0)

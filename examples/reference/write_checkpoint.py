@@ -38,7 +38,7 @@ def write_checkpoint(state_file: Path, out: Path) -> None:
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer" / "tokenizer.json"))
     saved = torch.load(state_file)
     reference = Reference(tokenizer, prompts_from_recipes(tokenizer), len(saved["types"]))
-    reference.load_state_dict(saved["average"])
+    reference.load_state_dict(saved["average"], strict=False)  # states of before had no marks head
     out.mkdir(parents=True, exist_ok=True)
     reference.model.to(torch.bfloat16).save_pretrained(out)
     head = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from orinspect.examples.reference.training.marks import UNKNOWN, patch_marks
 from orinspect.examples.reference.training.samples import TILE_PX
 from orinspect.examples.reference.training.surfaces import (
     LEVELS,
@@ -25,7 +26,9 @@ def white_box(box: tuple[int, int, int, int], side: int = 512) -> Surface:
     image = np.zeros((side, side, 3), np.uint8)
     x1, y1, x2, y2 = box
     image[y1:y2, x1:x2] = 255
-    return _surface(image, [[*box, 7]], LEVELS, 0, real=False)
+    marks = np.zeros((side, side), np.uint8)
+    marks[y1:y2, x1:x2] = 8
+    return _surface(image, [[*box, 7]], marks, LEVELS, 0, real=False)
 
 
 def extent(tile: SurfaceTile) -> list[int]:
@@ -42,6 +45,30 @@ def test_a_box_turns_with_its_pixels(turn: int) -> None:
         SurfaceTile(image, *(np.array([[70, 20, 99, 31, 4]], np.float32) for _ in range(2))), turn
     )
     assert extent(turned) == turned.boxes[0, :4].tolist() == turned.left_out[0, :4].tolist()
+
+
+def test_marks_lie_on_their_pixels_on_every_level_and_turn() -> None:
+    rng = np.random.default_rng(1)
+    surface = white_box((200, 240, 264, 304))
+    seen = 0
+    for _ in range(40):
+        tile = tile_from_surface(surface, rng)
+        bright = tile.image[..., 0] > 127
+        assert np.mean((tile.marks == 8) != bright) < 0.01  # light is disturbed, and a reduced edge is grey
+        seen += int(bright.any())
+    assert seen > 10
+
+
+def test_a_block_is_covered_where_any_of_its_pixels_is_marked() -> None:
+    marks = np.zeros((3, TILE_PX, TILE_PX), np.uint8)
+    marks[0, 21, 35] = 4
+    marks[2] = UNKNOWN
+    true = patch_marks(marks)
+    patch = (21 // 16) * 8 + 35 // 16
+    block = (21 % 16 // 4) * 4 + 35 % 16 // 4
+    assert np.argwhere(true.covered).tolist() == [[0, patch, block]]
+    assert true.type[0, patch] == 3 and np.count_nonzero(true.type >= 0) == 1
+    assert true.known.mean(1).tolist() == [1, 1, 0]
 
 
 def test_a_drawn_tile_shows_its_box_where_it_says() -> None:

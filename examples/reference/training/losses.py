@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as functional
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration
 
+from orinspect.examples.reference.training.marks import BLOCKS, patch_marks
 from orinspect.examples.reference.training.network import (
     DenseHead,
     FastForward,
+    MarksHead,
     config_from_tokens,
     image_positions,
     token_ids_from_tokenizer,
@@ -42,15 +47,25 @@ class Reference(nn.Module):
         self.dense = DenseHead(
             vision.out_hidden_size * (1 + len(vision.deepstack_visual_indexes)), 256, types
         )
+        self.marks = MarksHead(vision.hidden_size, types)
         self.prompts, self.pad = dict(prompts), ids.pad
+        self.fast = FastForward(self.model)
+        self.compiled_vision = torch.compile(self.fast.vision, dynamic=False)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean losses of a batch, and shares of right choices, as 0-d tensors."""
-        fast = FastForward(self.model)
-        tokens, deepstack = fast.vision(patches_from_batch(batch))
+    def losses(self, batch: Batch, words_share: float = 1.0) -> dict[str, Tensor]:
+        """Mean losses of a batch, and shares of right choices, as 0-d tensors.
+
+        Only about `words_share` of the rows, drawn anew each time, are asked for words: detection is learnt
+        later than language, and a row without words costs half.
+        """
+        fast = self.fast
+        vision = self.compiled_vision if self.training else fast.vision
+        tokens, deepstack, states = vision(patches_from_batch(batch))
         parts = dense_losses(self.dense(torch.cat([tokens, *deepstack], -1)).float(), batch.cells)
+        parts["marks"] = marks_loss(self.marks(states).float(), fast.patch_order, batch.marks)
         totals: dict[str, Tensor] = {}
-        for rows in batch.chunks(WORD_CHUNK):
+        chunks = list(batch.chunks(WORD_CHUNK))
+        for rows in random.sample(chunks, max(round(words_share * len(chunks)), 1)):
             prompt = self.prompts[batch.tasks[rows.start]]
             taps = [tap[rows] for tap in deepstack]
             chunk = self.word_sums(fast, prompt, tokens[rows], taps, batch.answers[rows])
@@ -128,6 +143,21 @@ def dense_losses(out: Tensor, cells: Cells) -> dict[str, Tensor]:
     }
 
 
+def marks_loss(out: Tensor, order: Tensor, marks: npt.NDArray[np.uint8]) -> Tensor:
+    """Blocks (BCE, by the count of covered ones) and types (CE) of out [B, 64, 16 + types].
+
+    `order` [64]: the row-order number of each patch of `out`, whose patches stand in merge-block order.
+    """
+    true = patch_marks(marks)
+    covered, known = torch.from_numpy(true.covered)[:, order], torch.from_numpy(true.known)[:, order]
+    kinds = torch.from_numpy(true.type)[:, order]
+    blocks = functional.binary_cross_entropy_with_logits(out[..., :BLOCKS], covered, reduction="none")
+    positive = kinds >= 0
+    types = functional.cross_entropy(out[..., BLOCKS:][positive], kinds[positive], reduction="sum")
+    where = (blocks * known[..., None]).sum() / covered.sum().clamp(min=1)
+    return where + types / positive.sum().clamp(min=1)
+
+
 def total(parts: dict[str, Tensor]) -> Tensor:
     """The training objective."""
-    return parts["words"] + parts["presence"] + parts["kind"] + parts["box"]
+    return parts["words"] + parts["presence"] + parts["kind"] + parts["box"] + parts["marks"]

@@ -14,6 +14,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from orinspect.examples.reference.training.marks import BLOCKS
+
 TILE_PX = 128
 
 
@@ -112,6 +114,20 @@ class DenseHead(nn.Module):
         return self.fc2(functional.gelu(self.fc1(self.norm(features)), approximate="tanh"))
 
 
+class MarksHead(nn.Module):
+    """Per patch: the 16 blocks, then the types. Input [.., hidden] of the last vision block."""
+
+    def __init__(self, hidden: int, types: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden, eps=1e-6)
+        self.fc = nn.Linear(hidden, BLOCKS + types)
+        nn.init.constant_(self.fc.bias[:BLOCKS], -3.0)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[.., hidden] to [.., 16 + types] logits."""
+        return self.fc(self.norm(states))
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions: x [.., n, head_dim] turned by angles [n, head_dim] whose halves are equal."""
     half = x.shape[-1] // 2
@@ -149,8 +165,10 @@ class FastForward:
         angles = torch.cat([angles, angles], -1)
         self.vision_cos, self.vision_sin = angles.cos(), angles.sin()  # [patches, head_dim]
 
-    def vision(self, patches: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """patches [B, N, 1536] to image tokens [B, T, H] and the DeepStack features, each [B, T, H]."""
+    def vision(self, patches: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """patches [B, N, 1536] to image tokens [B, T, H], the DeepStack features, each [B, T, H], and the
+        last block's states [B, N, hidden], in the patches' order.
+        """
         v, heads = self.visual, self.vision_config.num_heads
         batch, count, _ = patches.shape
         weight = v.patch_embed.proj.weight
@@ -169,7 +187,7 @@ class FastForward:
             if index in self.vision_config.deepstack_visual_indexes:
                 merger = v.deepstack_merger_list[self.vision_config.deepstack_visual_indexes.index(index)]
                 deepstack.append(merger(x).view(batch, -1, self.vision_config.out_hidden_size))
-        return v.merger(x).view(batch, -1, self.vision_config.out_hidden_size), deepstack
+        return v.merger(x).view(batch, -1, self.vision_config.out_hidden_size), deepstack, x
 
     def hidden(
         self, embeds: Tensor, deepstack: list[Tensor], image_slice: slice, positions: Tensor
@@ -231,7 +249,7 @@ def assert_same_as_transformers(
         image_grid_thw=torch.tensor([[1, side, side]] * 2),
         mm_token_type_ids=(ids == model.config.image_token_id).int(),
     ).logits
-    image_tokens, deepstack = fast.vision(patches)
+    image_tokens, deepstack, _ = fast.vision(patches)
     where = slice(len(prefix), len(prefix) + tokens)
     embeds = fast.text.embed_tokens(ids).clone()
     embeds[:, where] = image_tokens

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orinspect.evaluation.warp import warp_template
+from orinspect.examples.reference.training.marks import UNKNOWN_MARKS
 from orinspect.runtime.capture.scenes import DEFECT_TYPES, pcb_scene
 from orinspect.runtime.infer.pictures.register import (
     clusters_of_differences,
@@ -122,6 +123,11 @@ class Sample:
     def left_out(self) -> npt.NDArray[np.float32]:
         """[0, 5]: boxes that do not suit the level are learnt as background."""
         return np.zeros((0, 5), np.float32)
+
+    @property
+    def marks(self) -> ByteArray:
+        """[128, 128]: no masks of boards are asked for."""
+        return UNKNOWN_MARKS
 
     @property
     def pixels(self) -> ByteArray:

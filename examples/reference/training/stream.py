@@ -31,8 +31,8 @@ from orinspect.examples.reference.training.targets import Answer, AnswerWriter, 
 from orinspect.examples.reference.training.tasks import Task
 
 BATCH = 32
-POOL, FIRST_CROPS, REUSE = 8000, 500, 6  # a crop is shown about six times, moved and turned anew
-SURFACES, FIRST_SURFACES, SURFACE_REUSE = 600, 40, 20  # pictures kept, drawn at first, tiles of each
+POOL, FIRST_CROPS, REUSE = 8000, 500, 10  # a crop is shown about ten times, moved and turned anew
+SURFACES, FIRST_SURFACES, SURFACE_REUSE = 1200, 40, 40  # pictures kept, drawn at first, tiles of each
 FIRST_SEED = 10_000_000  # from here on, far from the seeds of validation and of the demo
 
 
@@ -41,7 +41,7 @@ class Batch:
     """Rows sorted by task and number of boxes, so that chunks of answers are of similar length.
 
     `pixels` [B, 3, 2, 128, 128] uint8; `tasks`, `boxes` [n, 5] and `answers`, not yet padded, one a row;
-    `cells` with a first axis of B.
+    `cells` with a first axis of B; `marks` [B, 128, 128] uint8 as marks.py says.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -49,6 +49,7 @@ class Batch:
     boxes: list[npt.NDArray[np.float32]]
     answers: list[Answer]
     cells: Cells
+    marks: npt.NDArray[np.uint8]
 
     def chunks(self, rows: int) -> Iterator[slice]:
         """Slices of at most `rows` rows of one task."""
@@ -174,6 +175,7 @@ def batch_from_tiles(pairs: Sequence[Sample], surfaces: Sequence[SurfaceTile], w
             type=np.stack([c.type for c in cells]),
             box=np.stack([c.box for c in cells]),
         ),
+        marks=np.stack([tile.marks for tile in tiles]),
     )
 
 

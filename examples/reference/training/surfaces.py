@@ -7,7 +7,7 @@ answers for the boxes whose centre it owns and whose size suits its level, as `a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orinspect.evaluation.sets.splits import magnetic_rows, neu_rows
+from orinspect.examples.reference.training.marks import UNKNOWN, UNKNOWN_MARKS
 from orinspect.examples.reference.training.samples import BOX_MARGIN_PX, TILE_PX
 from orinspect.runtime.capture.scenes.metal import metal_scene
 from orinspect.runtime.infer.pictures.register import window_at
@@ -31,9 +32,13 @@ DEFECT_SHARE = 0.6  # of the tiles drawn around a box, where a picture has one
 
 @dataclass(frozen=True)
 class Surface:
-    """A picture in memory: `levels` {level: [h, w, 3] uint8 RGB}, `boxes` [n, 5] x1 y1 x2 y2 type in px."""
+    """A picture in memory: `levels` {level: [h, w, 3] uint8 RGB}, `boxes` [n, 5] x1 y1 x2 y2 type in px.
+
+    `marks` {level: [h, w] uint8}: 0 sound, 1 + type where the true mask is, all UNKNOWN without masks.
+    """
 
     levels: dict[float, ByteArray]
+    marks: dict[float, ByteArray]
     boxes: Boxes
     real: bool
 
@@ -43,12 +48,13 @@ class SurfaceTile:
     """`image` [128, 128, 3] uint8 RGB; `boxes` [n, 5] in tile pixels: those it answers for.
 
     `left_out` [m, 5]: those in its middle that another level answers for. Whether this one sees them is its
-    own affair: how far a picture was reduced is hard to tell from a tile.
+    own affair: how far a picture was reduced is hard to tell from a tile. `marks` [128, 128] uint8.
     """
 
     image: ByteArray
     boxes: Boxes
     left_out: Boxes
+    marks: ByteArray = field(default_factory=lambda: UNKNOWN_MARKS)
 
     @property
     def pixels(self) -> ByteArray:
@@ -69,7 +75,11 @@ def scene_surface(
     """One metal scene, its boxes widened as the recipe says."""
     scene = metal_scene(seed, size_px=size_px, defects=defects)
     boxes = [[*map(float, defect.bbox_xyxy), types.index(defect.type)] for defect in scene.defects]
-    return _surface(scene.image, boxes, LEVELS, BOX_MARGIN_PX, real=False)
+    marks = np.zeros(scene.image.shape[:2], np.uint8)
+    for defect in scene.defects:
+        x1, y1, x2, y2 = defect.bbox_xyxy
+        marks[y1:y2, x1:x2][defect.mask] = 1 + types.index(defect.type)
+    return _surface(scene.image, boxes, marks, LEVELS, BOX_MARGIN_PX, real=False)
 
 
 def real_surfaces(root: Path, types: Sequence[str], split: str) -> dict[str, list[Surface]]:
@@ -82,19 +92,38 @@ def real_surfaces(root: Path, types: Sequence[str], split: str) -> dict[str, lis
         for row in rows:
             example = row.read()
             boxes = [[*box.bbox_xyxy, types.index(box.type)] for box in example.truth]
-            surfaces[name].append(_surface(example.image, boxes, REAL_LEVELS, margin, real=True))
+            marks = np.full(example.image.shape[:2], UNKNOWN if name == "neu" else 0, np.uint8)
+            for box, mask in zip(example.truth, example.masks, strict=False):
+                if mask is not None:
+                    marks[mask] = 1 + types.index(box.type)
+            surfaces[name].append(_surface(example.image, boxes, marks, REAL_LEVELS, margin, real=True))
     return surfaces
 
 
 def _surface(
-    image: ByteArray, boxes: list[list[float]], levels: tuple[float, ...], margin_px: int, *, real: bool
+    image: ByteArray,
+    boxes: list[list[float]],
+    marks: ByteArray,
+    levels: tuple[float, ...],
+    margin_px: int,
+    *,
+    real: bool,
 ) -> Surface:
     height, width = image.shape[:2]
     table = np.array(boxes, np.float32).reshape(-1, 5)
     table[:, :2] = np.maximum(table[:, :2] - margin_px, 0)
     table[:, 2] = np.minimum(table[:, 2] + margin_px, width)
     table[:, 3] = np.minimum(table[:, 3] + margin_px, height)
-    return Surface(level_pictures(rgb(image), levels), table, real)
+    pictures = level_pictures(rgb(image), levels)
+    return Surface(pictures, {each: _reduced(marks, pictures[each]) for each in levels}, table, real)
+
+
+def _reduced(marks: ByteArray, picture: ByteArray) -> ByteArray:
+    """Marks in the size of `picture`: a pixel that shows any of a defect has its mark."""
+    height, width = picture.shape[:2]
+    factor = marks.shape[1] // width
+    grown = cv2.dilate(marks, np.ones((factor, factor), np.uint8)) if factor > 1 else marks
+    return np.asarray(cv2.resize(grown, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def owns(boxes: Boxes) -> npt.NDArray[np.bool_]:
@@ -157,7 +186,10 @@ def _tile_at(surface: Surface, level: float, left: int, top: int, side: int = TI
     if side != TILE_PX:
         way = cv2.INTER_AREA if side > TILE_PX else cv2.INTER_LINEAR
         window = np.asarray(cv2.resize(window, (TILE_PX, TILE_PX), interpolation=way), np.uint8)
-    return SurfaceTile(window, boxes[owned & suited], boxes[owned & ~suited])
+    marks = window_at(surface.marks[level], left, top, side)
+    if side != TILE_PX:
+        marks = np.asarray(cv2.resize(marks, (TILE_PX, TILE_PX), interpolation=cv2.INTER_NEAREST), np.uint8)
+    return SurfaceTile(window, boxes[owned & suited], boxes[owned & ~suited], marks)
 
 
 def disturbed_light(tile: SurfaceTile, rng: np.random.Generator) -> SurfaceTile:
@@ -177,15 +209,15 @@ def disturbed_light(tile: SurfaceTile, rng: np.random.Generator) -> SurfaceTile:
 
 def _turned(tile: SurfaceTile, turn: int) -> SurfaceTile:
     """One of the eight symmetries of the square."""
-    image, boxes = tile.image, np.concatenate([tile.boxes, tile.left_out])
+    image, marks, boxes = tile.image, tile.marks, np.concatenate([tile.boxes, tile.left_out])
     if turn & 1:
-        image = image[:, ::-1]
+        image, marks = image[:, ::-1], marks[:, ::-1]
         boxes[:, [0, 2]] = TILE_PX - boxes[:, [2, 0]]
     if turn & 2:
-        image = image[::-1]
+        image, marks = image[::-1], marks[::-1]
         boxes[:, [1, 3]] = TILE_PX - boxes[:, [3, 1]]
     if turn & 4:
-        image = image.transpose(1, 0, 2)
+        image, marks = image.transpose(1, 0, 2), marks.T
         boxes[:, [0, 1, 2, 3]] = boxes[:, [1, 0, 3, 2]]
     count = len(tile.boxes)
-    return SurfaceTile(np.ascontiguousarray(image), boxes[:count], boxes[count:])
+    return SurfaceTile(np.ascontiguousarray(image), boxes[:count], boxes[count:], np.ascontiguousarray(marks))

@@ -37,7 +37,7 @@ OWNED_FROM_PX: dict[Task, int] = {"compare": 32, "surface": 16}
 def dense_counts(reference: Reference, batch: Batch) -> Numbers:
     """(hits, reported, true) at presence 0.4, with type, IoU > 0.33, of boxes that the tile owns."""
     fast = FastForward(reference.model)
-    tokens, deepstack = fast.vision(patches_from_batch(batch))
+    tokens, deepstack, _ = fast.vision(patches_from_batch(batch))
     out = reference.dense(torch.cat([tokens, *deepstack], -1)).float().numpy()
     counts = np.zeros(3)
     for row, boxes, task in zip(out, batch.boxes, batch.tasks, strict=True):
