@@ -48,6 +48,13 @@ REASON_CODES = (
     "failed.engine",  # an inference engine failed
     "not_inspected.restart",  # the service stopped between accepting the part and its report
     "not_inspected.picture",  # the picture could not be used
+    "not_inspected.no_picture",  # the camera gave none in time
+    "not_inspected.frozen",  # the very content of the picture before
+    "not_inspected.stale",  # its time stands still, runs backwards, or is too long ago
+    "not_inspected.black",
+    "not_inspected.saturated",
+    "not_inspected.blurred",
+    "not_inspected.moved",  # the view lies beside the reference picture
 )
 
 # Why a field is null when nothing more precise was said; paths as in `null_reasons`.

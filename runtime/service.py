@@ -8,6 +8,7 @@ start.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
@@ -25,7 +26,7 @@ from .errors import DeliveryError, OrinspectError
 from .judge.assessment import Setup
 from .judge.site_scale import SiteScale
 from .line.line import EXIT_ENGINE, Line
-from .line.parts import publish_abandoned
+from .line.parts import publish_abandoned, resume_from_outbox
 from .line.station import Inspects, inspector_from_config
 from .report import BundleIdentity, Identity
 
@@ -110,7 +111,7 @@ def _inspect_until_stopped(
         camera = opened.enter_context(
             ProcessCamera(
                 config.camera.source,
-                camera_from_source,
+                functools.partial(camera_from_source, resume=resume_from_outbox(config.camera, outbox)),
                 slots=config.camera.slots,
                 timeout_s=config.camera.timeout_s,
             )

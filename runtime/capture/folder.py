@@ -15,17 +15,21 @@ import cv2
 import numpy as np
 
 from ..errors import CaptureError, PictureError
-from .frame import Clock, Frame, Picture, read_picture
-from .sources import Pace, SourceText
+from .frame import NO_IMAGE, Clock, Frame, FrameFault, Picture, read_picture
+from .sources import Pace, Resume, SourceText
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _PARAMETERS = ("template", "fps", "mm_per_px")
 
 
 class FolderCamera:
-    """Every part of a folder once, in natural order (part 2 before part 10)."""
+    """Every part of a folder once, in natural order (part 2 before part 10).
 
-    def __init__(self, text: SourceText, clock: Clock, sleep: Callable[[float], None]) -> None:
+    A part whose file is no picture is a frame with the fault `picture`: the others go on.
+    """
+
+    def __init__(self, text: SourceText, clock: Clock, sleep: Callable[[float], None],
+                 resume: Resume) -> None:
         text.allow(_PARAMETERS)
         folder = Path(text.path)
         if not folder.is_dir():
@@ -34,6 +38,7 @@ class FolderCamera:
         self._mm_per_px = text.number("mm_per_px", None)
         self._pace = Pace(text.number("fps", None), clock.monotonic_ns, sleep)
         self._pairs = pairs_in_folder(folder, text.options.get("template"))
+        self._done = resume.keys
         self._closed = False
 
     def __enter__(self) -> FolderCamera:
@@ -48,18 +53,41 @@ class FolderCamera:
         self._closed = True
 
     def frames(self) -> Iterator[Frame]:
-        """One frame a part; PictureError names a file that is no picture or does not fit its template."""
+        """One frame a part, less those with a key of `resume`; `sequence` is the place in the folder."""
         for index, (part, template) in enumerate(self._pairs):
             if self._closed:
                 return
-            image = read_picture(part)
-            golden = None if template is None else template_for(image, template, part)
+            key = file_key(part)
+            if key in self._done:
+                continue
+            image, golden, fault = pictures_of(part, template)
             self._pace.wait()
             yield Frame(
                 image=image, template=golden, sequence=index + 1, captured_at=self._clock.unix_s(),
                 monotonic_ns=self._clock.monotonic_ns(), source=self._source,
-                part_id=re.sub(r"_test$", "", part.stem), mm_per_px=self._mm_per_px,
+                part_id=re.sub(r"_test$", "", part.stem), mm_per_px=self._mm_per_px, key=key, fault=fault,
             )
+
+
+def file_key(path: Path) -> str:
+    """What tells a file from another that had or will have its name: name, size and time of change.
+
+    A place in the sorted folder would not do: a file that comes later and sorts earlier moves all the rest.
+    """
+    try:
+        facts = path.stat()
+    except OSError:  # taken away meanwhile
+        return path.name
+    return f"{path.name}/{facts.st_size}/{facts.st_mtime_ns}"
+
+
+def pictures_of(part: Path, template: Path | None) -> tuple[Picture, Picture | None, FrameFault | None]:
+    """(image, template, fault) of a part; NO_IMAGE with a fault when a file is no picture or does not fit."""
+    try:
+        image = read_picture(part)
+        return image, None if template is None else template_for(image, template, part), None
+    except PictureError as error:
+        return NO_IMAGE, None, FrameFault("picture", str(error))
 
 
 def pairs_in_folder(folder: Path, template: str | None = None) -> list[tuple[Path, Path | None]]:

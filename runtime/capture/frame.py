@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -16,9 +16,33 @@ import numpy.typing as npt
 from ..errors import CaptureError, PictureError
 from .clock import SystemClock
 from .scenes import SceneDefect
-from .sources import SourceText
+from .sources import Resume, SourceText
 
 Picture = npt.NDArray[np.uint8]
+
+FaultName = Literal[
+    "picture",  # the file is no picture, is cut off, or does not fit its template
+    "no_picture",  # a picture was asked for and the camera gave none
+    "frozen",  # the very content of the picture before
+    "stale",  # its time stands still, runs backwards, or is too long ago
+    "black",
+    "saturated",
+    "blurred",
+    "moved",  # the view lies beside the reference picture
+]
+
+
+@dataclass(frozen=True)
+class FrameFault:
+    """Why a frame must not be inspected: a name that machines read and a sentence for people."""
+
+    name: FaultName
+    why: str
+
+    @property
+    def reason_code(self) -> str:
+        """The report's `reason_code`."""
+        return f"not_inspected.{self.name}"
 
 
 @dataclass(frozen=True)
@@ -26,9 +50,12 @@ class Frame:
     """One picture of one part, with the golden template when the product is inspected by comparison.
 
     `image` is uint8 [H, W] grey or [H, W, 3] BGR, `template` has the same shape or is None. `sequence` counts
-    from 1 within a source, and a source that starts over gives the same part the same number. `captured_at`
-    is unix seconds, `monotonic_ns` the machine's clock that never jumps. `truth` is known for scenes only.
-    `earlier`: the frames of a clip before this one, oldest first; cameras give none.
+    from 1 within a source; scenes and video files give the same part the same number when they start over.
+    `key` names the capture where numbers cannot: a file keeps it whatever comes or goes beside it.
+    `captured_at` is unix seconds, `monotonic_ns` the machine's clock that never jumps. `truth` is known for
+    scenes only. `earlier`: the frames of a clip before this one, oldest first; cameras give none.
+    `fault`: this frame is not to be inspected, and why: it becomes an aborted result, never a silence. Where
+    there is no picture at all, `image` is NO_IMAGE.
     Raises PictureError when the pictures are of another kind or do not fit together.
     """
 
@@ -43,6 +70,8 @@ class Frame:
     truth: tuple[SceneDefect, ...] | None = None
     mm_per_px: float | None = None
     earlier: tuple[Picture, ...] = ()
+    key: str | None = None
+    fault: FrameFault | None = None
 
     def __post_init__(self) -> None:
         for name, picture in (("image", self.image), ("template", self.template)):
@@ -53,6 +82,11 @@ class Frame:
             raise PictureError(f"the part of frame {self.sequence} from {self.source} is "
                                f"{list(self.image.shape)} and its template {list(self.template.shape)}: "
                                "give a template of the same size and colours")
+
+
+NO_IMAGE: Picture = np.zeros((1, 1), np.uint8)
+"""What stands in a frame that has no picture; its `fault` says why."""
+NO_IMAGE.setflags(write=False)
 
 
 class Camera(Protocol):
@@ -89,24 +123,25 @@ class Clock(Protocol):
 
 
 def camera_from_source(source: str, clock: Clock | None = None,
-                       sleep: Callable[[float], None] = time.sleep) -> Camera:
+                       sleep: Callable[[float], None] = time.sleep, resume: Resume | None = None) -> Camera:
     """Open the camera that `source` names.
 
     `scenes:pcb?seed=1&fps=5&style=grey&parts=12`, `scenes:metal?seed=1&surface=brushed` or
     `folder:PATH?template=FILE&fps=2`; `sleep` waits the given seconds and keeps the pace of `fps`.
+    `resume`: what a source that can start over leaves out.
     CaptureError for an unknown kind, parameter or value.
     """
     # Imported here because every kind of camera imports Frame from this file.
     from .folder import FolderCamera
     from .simulated import SceneCamera
 
-    kinds: dict[str, Callable[[SourceText, Clock, Callable[[float], None]], Camera]] = {
+    kinds: dict[str, Callable[[SourceText, Clock, Callable[[float], None], Resume], Camera]] = {
         "scenes": SceneCamera, "folder": FolderCamera}
     text = SourceText.of(source)
     if text.kind not in kinds:
         raise CaptureError(f"camera.source is {source!r}: cameras are of the kinds {', '.join(kinds)}; "
                            "write for instance scenes:pcb?seed=1 or folder:PATH")
-    return kinds[text.kind](text, clock or SystemClock(), sleep)
+    return kinds[text.kind](text, clock or SystemClock(), sleep, resume or Resume())
 
 
 def read_picture(path: str | Path) -> Picture:

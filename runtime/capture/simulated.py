@@ -16,7 +16,7 @@ from .scenes.metal import SURFACES, metal_scene
 from .scenes.metal.scene import LARGEST_PX, MOST_DEFECTS
 from .scenes.metal.scene import SMALLEST_PX as SMALLEST_METAL_PX
 from .scenes.pcb import SMALLEST_PX
-from .sources import Pace, SourceText
+from .sources import Pace, Resume, SourceText
 
 _SHARED = ("seed", "fps", "parts", "defects", "good", "size_px")
 _SEED_STEP = 100_000
@@ -38,7 +38,8 @@ def is_good(index: int, share: float) -> bool:
 class SceneCamera:
     """Endless simulated parts, or `parts` of them, with their truth; the same source gives the same parts."""
 
-    def __init__(self, text: SourceText, clock: Clock, sleep: Callable[[float], None]) -> None:
+    def __init__(self, text: SourceText, clock: Clock, sleep: Callable[[float], None],
+                 resume: Resume) -> None:
         products = {"pcb": _boards, "metal": _surfaces}
         if text.path not in products:
             known = ", ".join(f"scenes:{name}" for name in products)
@@ -51,6 +52,7 @@ class SceneCamera:
         if self._good > 1:
             raise text.refused("good", "the share of parts without defects, 0 to 1")
         self._pace = Pace(text.number("fps", None), clock.monotonic_ns, sleep)
+        self._start = resume.after
         self._closed = False
 
     def __enter__(self) -> SceneCamera:
@@ -66,7 +68,7 @@ class SceneCamera:
 
     def frames(self) -> Iterator[Frame]:
         """One frame a part, at the pace of `fps`, or as fast as they are asked for."""
-        index = 0
+        index = self._start
         while not self._closed and (self._parts is None or index < self._parts):
             image, template, truth, mm_per_px = self._part(scene_seed(self._seed, index),
                                                            is_good(index, self._good))

@@ -5,12 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import parse_qsl
 
 from ..errors import CaptureError
 
 Default = TypeVar("Default", int, float, None)
+
+
+# How a kind that can start over knows what it has given before; live cameras never do and are not here.
+RESUMED_BY: Mapping[str, Literal["sequence", "key"]] = {
+    "scenes": "sequence",
+    "folder": "key",
+}
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What a source that starts over leaves out: captures numbered up to `after`, or with these keys."""
+
+    after: int = 0
+    keys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,11 @@ class SourceText:
                 raise CaptureError(f"camera.source is {text!r}: {name} is given twice; keep one")
             options[name] = value
         return cls(text, kind, path, options)
+
+    @property
+    def resumed_by(self) -> Literal["sequence", "key"] | None:
+        """What tells the captures of this source apart over a restart; None for a live camera."""
+        return RESUMED_BY.get(self.kind)
 
     def allow(self, names: Sequence[str]) -> None:
         """CaptureError when a parameter is none of `names`."""

@@ -42,6 +42,13 @@ CREATE TABLE result (
 CREATE INDEX result_by_state ON result (state, id);
 CREATE INDEX result_by_source ON result (source, source_sequence);
 """
+# Made beside the tables of any schema version: an orinspect that does not know it leaves it alone.
+_CAPTURE_TABLE = (
+    "CREATE TABLE IF NOT EXISTS capture"
+    " (id INTEGER PRIMARY KEY, source TEXT NOT NULL, key TEXT NOT NULL, UNIQUE (source, key))"
+)
+KEYS_KEPT = 1_000_000
+"""Captures known by key, the newest: beyond them a file that still lies in its folder is a new part."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +101,21 @@ class Outbox:
             self._connection.close()
             self._lock_file.close()
 
-    def accept(self, result_id: str, boot_id: str, source: str, source_sequence: int, trigger: str) -> int:
-        """Write an accepted part and return its sequence, one higher than the last of this boot."""
+    def accept(
+        self,
+        result_id: str,
+        boot_id: str,
+        source: str,
+        source_sequence: int,
+        trigger: str,
+        source_key: str | None = None,
+    ) -> int:
+        """Write an accepted part and return its sequence, one higher than the last of this boot.
+
+        `source_sequence` is the capture's number within its source, and tells captures apart only where the
+        source gives a part the same number again (scenes, video files). `source_key` does so for the others
+        that can start over (folders): it is kept in the same transaction.
+        """
         with self._atomic() as connection:
             (last,) = connection.execute(
                 "SELECT coalesce(max(sequence), 0) FROM result WHERE boot_id = ?", (boot_id,)
@@ -105,6 +125,13 @@ class Outbox:
                 " VALUES (?, ?, ?, ?, ?, 'accepted', ?)",
                 (result_id, boot_id, last + 1, source, source_sequence, trigger),
             )
+            if source_key is not None:
+                connection.execute(
+                    "INSERT OR IGNORE INTO capture (source, key) VALUES (?, ?)", (source, source_key)
+                )
+                connection.execute(
+                    "DELETE FROM capture WHERE id <= (SELECT max(id) FROM capture) - ?", (KEYS_KEPT,)
+                )
         return int(last) + 1
 
     def commit(self, result_id: str, payload: str) -> None:
@@ -171,6 +198,12 @@ class Outbox:
             ).fetchone()
         return None if last is None else int(last)
 
+    def accepted_keys(self, source: str) -> frozenset[str]:
+        """The keys of all captures ever accepted from this source, the newest KEYS_KEPT."""
+        with self._atomic() as connection:
+            rows = connection.execute("SELECT key FROM capture WHERE source = ?", (source,)).fetchall()
+        return frozenset(key for (key,) in rows)
+
     def counts(self) -> dict[str, int]:
         """Rows by state; a state without rows is 0."""
         with self._atomic() as connection:
@@ -218,6 +251,7 @@ def _opened(path: Path) -> sqlite3.Connection:
                 f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
                 f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
+        connection.execute(_CAPTURE_TABLE)
     except sqlite3.Error as error:
         connection.close()
         raise DeliveryError(

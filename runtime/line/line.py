@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 from ..bell import Bell
 from ..capture.clock import SystemClock
@@ -53,7 +52,7 @@ class Line:
     def run(self, bell: Bell) -> None:
         """Until the source ends, `stop`, or a failure that the next part would meet too; then ring."""
         try:
-            for number, frame in enumerate(self._new_frames()):
+            for number, frame in enumerate(self._camera.frames()):
                 if self._stopping:
                     break  # a frame that nobody accepted is no part yet
                 if not number:
@@ -69,21 +68,6 @@ class Line:
         finally:
             bell.ring()
 
-    def _new_frames(self) -> Iterator[Frame]:
-        """The camera's frames; with `resume` without those accepted before the last start."""
-        last = self._outbox.last_source_sequence(self._config.camera.source)
-        skipped = 0
-        for frame in self._camera.frames():
-            if self._config.camera.resume and last is not None and frame.sequence <= last:
-                skipped += 1
-                continue
-            if skipped:
-                log.info("%d parts were accepted before this start; going on behind them", skipped)
-                skipped = 0
-            yield frame
-        if skipped:
-            log.info("all %d parts were accepted before this start", skipped)
-
     def _inspect(self, frame: Frame) -> None:
         """Accept, inspect, commit. An engine that failed ends the process with a code of its own."""
         config, setup = self._config, self._setup
@@ -96,11 +80,16 @@ class Line:
             self._config.camera.source,
             trigger.source_sequence,
             trigger.to_json(),
+            frame.key,
         )
         try:
-            report = report_of_part(frame, trigger, sequence, self._inspector, setup, self._clock)
-            self._site.follow(report)
-            payload = report.to_json()
+            if frame.fault is None:
+                report = report_of_part(frame, trigger, sequence, self._inspector, setup, self._clock)
+                self._site.follow(report)
+                payload = report.to_json()
+            else:
+                log.warning("part %s is not inspected: %s", frame.part_id, frame.fault.why)
+                payload = self._not_inspected(trigger, sequence, frame.fault.reason_code, frame.fault.why)
         except PictureError as error:
             log.warning("part %s was not inspected: %s", frame.part_id, error)
             payload = self._not_inspected(trigger, sequence, "not_inspected.picture", str(error))

@@ -7,6 +7,8 @@ import os
 
 from ..capture.clock import SystemClock
 from ..capture.frame import Frame
+from ..capture.sources import Resume, SourceText
+from ..config import CameraConfig
 from ..deliver.outbox import Outbox
 from ..deliver.publisher import Publisher
 from ..judge.assessment import (
@@ -52,6 +54,19 @@ def report_of_part(
         capture_ms=max((started_ns - frame.monotonic_ns) / 1e6, 0.0),
         total_ms=(clock.monotonic_ns() - started_ns) / 1e6,
     )
+
+
+def resume_from_outbox(config: CameraConfig, outbox: Outbox) -> Resume:
+    """What the camera leaves out: the parts that were accepted from this source before this start."""
+    by = SourceText.of(config.source).resumed_by if config.resume else None
+    resume = Resume()
+    if by == "sequence":
+        resume = Resume(after=outbox.last_source_sequence(config.source) or 0)
+    elif by == "key":
+        resume = Resume(keys=outbox.accepted_keys(config.source))
+    if resume != Resume():
+        log.info("%d parts were accepted before this start", resume.after or len(resume.keys))
+    return resume
 
 
 def publish_abandoned(outbox: Outbox, publisher: Publisher, setup: Setup, clock: SystemClock) -> None:

@@ -234,6 +234,40 @@ def test_killed_between_publish_and_puback_the_report_comes_again_under_its_id(t
         assert line.finish() == 0
 
 
+def test_a_folder_with_a_broken_picture_and_a_late_one_is_inspected_whole_and_once(
+    tmp_path: Path, messages: tuple[int, Messages]
+) -> None:
+    port, received = messages
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for number in (2, 3, 5):
+        assert cv2.imwrite(str(folder / f"p{number}.png"), pcb_scene(number, size_px=128).image)
+    (folder / "p4.png").write_bytes((folder / "p3.png").read_bytes()[:300])
+    with Line(tmp_path, port, source=f"folder:{folder}") as line:
+        assert line.inspecting() == "p2"
+        line.go()
+        assert line.inspecting() == "p3"
+        line.process.kill()
+    assert cv2.imwrite(str(folder / "p1.png"), pcb_scene(1, size_px=128).image)  # sorts before all of them
+    with Line(tmp_path, port, source=f"folder:{folder}") as line:
+        assert line.finish() == 0
+    reports, _ = _until(received, "stopping", "offline")
+    codes: dict[str, set[str | None]] = {}
+    for report in {report["result_id"]: report for report in reports}.values():
+        codes.setdefault(report["part"]["part_id"], set()).add(report["reason_code"])
+    assert codes == {
+        "p1": {None},
+        "p2": {None},
+        "p3": {"not_inspected.restart"},
+        "p4": {"not_inspected.picture"},
+        "p5": {None},
+    }
+    (broken,) = (report for report in reports if report["part"]["part_id"] == "p4")
+    assert (broken["result_state"], broken["disposition"]) == ("aborted", "review")
+    assert "p4.png (300 bytes) is not a picture" in broken["null_reasons"]["reasoning"]
+    assert _outbox(tmp_path) == {"accepted": 0, "committed": 0, "published": 5, "acknowledged": 0}
+
+
 def test_a_broker_that_refuses_is_exit_code_1_and_one_sentence(tmp_path: Path) -> None:
     with (
         ScriptedBroker(connack=lambda connect: NOT_AUTHORISED[connect.level]) as broker,

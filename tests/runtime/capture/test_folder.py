@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from orinspect.runtime.capture.folder import natural_key
-from orinspect.runtime.capture.frame import Frame, camera_from_source, read_picture
+from orinspect.runtime.capture.frame import NO_IMAGE, Frame, camera_from_source, read_picture
+from orinspect.runtime.capture.sources import Resume
 from orinspect.runtime.errors import CaptureError, PictureError
 
 
@@ -18,8 +20,8 @@ def write(path: Path, value: int, shape: tuple[int, ...] = (24, 32)) -> None:
     assert cv2.imwrite(str(path), np.full(shape, value, np.uint8))
 
 
-def frames_of(source: str) -> list[Frame]:
-    with camera_from_source(source) as camera:
+def frames_of(source: str, keys: Iterable[str | None] = ()) -> list[Frame]:
+    with camera_from_source(source, resume=Resume(keys=frozenset(filter(None, keys)))) as camera:
         return list(camera.frames())
 
 
@@ -69,12 +71,38 @@ def test_an_empty_folder_and_a_missing_template_are_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n" + b"\0" * 40])
-def test_a_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
-    broken = tmp_path / "p1.png"
-    broken.write_bytes(content)
-    with pytest.raises(PictureError, match=re.escape("p1.png")) as raised:
-        frames_of(f"folder:{tmp_path}")
-    assert "\n" not in str(raised.value) and f"({len(content)} bytes)" in str(raised.value)
+def test_a_file_that_is_no_picture_is_one_frame_with_a_fault_and_the_others_go_on(
+    tmp_path: Path, content: bytes
+) -> None:
+    write(tmp_path / "p1.png", 1)
+    (tmp_path / "p2.png").write_bytes(content)
+    write(tmp_path / "p3.png", 3)
+    good, broken, last = frames_of(f"folder:{tmp_path}")
+    assert good.fault is None and last.fault is None and (last.image == 3).all()
+    assert broken.fault is not None and broken.fault.reason_code == "not_inspected.picture"
+    assert broken.image is NO_IMAGE and (broken.part_id, broken.sequence) == ("p2", 2)
+    assert re.search(rf"p2\.png \({len(content)} bytes\) is not a picture; [^\n]+$", broken.fault.why)
+
+
+def test_a_file_that_goes_before_it_is_read_is_a_fault_too(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write(tmp_path / f"p{number}.png", number)
+    with camera_from_source(f"folder:{tmp_path}") as camera:
+        frames = camera.frames()
+        assert next(frames).fault is None
+        (tmp_path / "p2.png").unlink()
+        gone = next(frames).fault
+    assert gone is not None and "p2.png cannot be read: No such file" in gone.why
+
+
+def test_a_resumed_folder_gives_what_came_meanwhile_wherever_it_sorts(tmp_path: Path) -> None:
+    for number in (2, 3, 4):
+        write(tmp_path / f"p{number}.png", number)
+    seen = [frame.key for frame in frames_of(f"folder:{tmp_path}")][:2]
+    write(tmp_path / "p1.png", 1)  # sorts before all the others
+    assert [frame.part_id for frame in frames_of(f"folder:{tmp_path}", seen)] == ["p1", "p4"]
+    write(tmp_path / "p2.png", 2, (24, 33))  # another picture under a name that was seen
+    assert [frame.part_id for frame in frames_of(f"folder:{tmp_path}", seen)] == ["p1", "p2", "p4"]
 
 
 def test_a_picture_that_does_not_exist_is_named(tmp_path: Path) -> None:
@@ -85,8 +113,9 @@ def test_a_picture_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_a_template_of_another_size_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "b1_test.png", 1)
     write(tmp_path / "b1_temp.png", 1, (24, 33))
-    with pytest.raises(PictureError, match=r"32 x 24 pixels and its template .* 33 x 24"):
-        frames_of(f"folder:{tmp_path}")
+    (frame,) = frames_of(f"folder:{tmp_path}")
+    assert frame.fault is not None and frame.fault.name == "picture"
+    assert re.search(r"32 x 24 pixels and its template .* 33 x 24", frame.fault.why)
 
 
 def test_grey_and_colour_keep_their_shape(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from orinspect.runtime.capture.frame import camera_from_source
 from orinspect.runtime.capture.scenes.metal import metal_scene
-from orinspect.runtime.capture.sources import Pace, SourceText
+from orinspect.runtime.capture.sources import Pace, Resume, SourceText
 from orinspect.runtime.errors import CaptureError
 
 
@@ -123,6 +123,18 @@ def test_the_same_source_gives_the_same_parts() -> None:
     first = pictures("scenes:pcb?seed=3&parts=2&size_px=160")
     assert first == pictures("scenes:pcb?seed=3&parts=2&size_px=160")
     assert not set(first) & set(pictures("scenes:pcb?seed=4&parts=2&size_px=160"))
+
+
+def test_scenes_go_on_behind_the_part_that_they_are_told() -> None:
+    source = "scenes:pcb?seed=3&parts=4&size_px=160"
+    with camera_from_source(source) as camera:
+        whole = list(camera.frames())
+    with camera_from_source(source, resume=Resume(after=2)) as camera:
+        rest = list(camera.frames())
+    assert [frame.sequence for frame in rest] == [3, 4]
+    assert [(frame.part_id, frame.image.tobytes()) for frame in rest] == [
+        (frame.part_id, frame.image.tobytes()) for frame in whole[2:]]
+    assert SourceText.of(source).resumed_by == "sequence" and SourceText.of("rtsp://x").resumed_by is None
 
 
 def test_a_closed_camera_ends() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orinspect.runtime.deliver import outbox as module
 from orinspect.runtime.deliver.outbox import SCHEMA_VERSION, Outbox
 from orinspect.runtime.errors import DeliveryError
 
@@ -47,6 +48,22 @@ def test_the_state_survives_closing(tmp_path: Path) -> None:
         ]
         assert outbox.last_source_sequence("cam") == 3
         assert outbox.last_source_sequence("other") is None
+
+
+def test_keys_of_captures_stay_when_their_rows_are_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEYS_KEPT", 4)
+    with Outbox(tmp_path / "o.sqlite", keep=1) as outbox:
+        for number in range(6):
+            outbox.accept(f"r{number}", "boot", "folder:a", 1, "{}", f"k{number}")
+            outbox.commit(f"r{number}", "{}")
+            outbox.mark_published(f"r{number}")
+        outbox.accept("r6", "boot", "folder:a", 1, "{}", "k5")  # on purpose a second time
+        outbox.accept("r7", "boot", "scenes:pcb", 1, "{}")
+    with Outbox(tmp_path / "o.sqlite") as outbox:
+        assert outbox.accepted_keys("folder:a") == {"k2", "k3", "k4", "k5"}
+        assert outbox.accepted_keys("scenes:pcb") == frozenset()
 
 
 def test_sequences_go_on_within_a_boot_and_begin_again_in_the_next(tmp_path: Path) -> None:
