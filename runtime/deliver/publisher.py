@@ -145,7 +145,10 @@ class Publisher:
         self._events.put(_Wake())
 
     def close(self, timeout_s: float) -> int:
-        """Deliver what waits for at most `timeout_s`, publish `offline`, disconnect; return what is left."""
+        """Deliver what waits for at most `timeout_s`, publish `offline`, disconnect; return what is left.
+
+        A `fault` stays the retained state: whoever looks later must see why the station is not there.
+        """
         self._deadline = time.monotonic() + timeout_s
         self._events.put(_Wake())
         if self._thread.ident is not None:
@@ -274,9 +277,10 @@ class _Session:
             self._send_reports()
             if publisher._deadline is not None:
                 if not goodbye and (publisher._is_finished() and publisher._states.empty()):
-                    self._send_state(publisher._facts_as("offline", "stopped"))
+                    if publisher._state is None or publisher._state.state != "fault":
+                        self._send_state(publisher._facts_as("offline", "stopped"))
                     goodbye = True
-                elif goodbye and not self._states:
+                if goodbye and not self._states:
                     return None
             try:
                 event = publisher._events.get(timeout=self._patience_s(goodbye))
