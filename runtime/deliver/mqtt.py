@@ -135,7 +135,7 @@ class MqttLink:
         """Send at QoS 1 and return the message's id; the answer comes as `Acknowledged`, or never."""
         properties = None
         if correlation is not None and self.protocol == "5":
-            properties = Properties(PacketTypes.PUBLISH)
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.CorrelationData = correlation
         # A non-zero rc does not mean "not sent": only the PUBACK counts; without it the row is sent again.
         sent = self._client.publish(topic, payload.encode(), qos=1, retain=retain, properties=properties)

@@ -29,7 +29,8 @@ RUNTIME_SHARED = {"report", "recipe", "errors", "config", "limits", "tables", "t
 
 # room -> libraries that its files may import beside the standard library
 LIBRARIES = {
-    "runtime": {"numpy", "cv2", "paho", "onnxruntime", "tensorrt", "pycuda", "cuda", "tomllib", "tomli"},
+    "runtime": {"numpy", "cv2", "paho", "onnxruntime", "tensorrt", "pycuda", "cuda", "tomllib", "tomli"}
+    | {"gpiod"},
     "jetson": set(),
     "calibration": {"numpy", "cv2", "onnxruntime", "onnx"},
     "evaluation": {"numpy", "cv2", "onnxruntime", "rich", "jsonschema", "amqtt"},
@@ -44,6 +45,7 @@ OWNERS = {
     "pycuda": {"runtime/infer/engines/cuda.py"},
     "cuda": {"runtime/infer/engines/cuda.py"},
     "onnxruntime": {"runtime/infer/engines/onnxruntime_engine.py", "calibration/sessions.py"},
+    "gpiod": {"runtime/capture/triggers/gpio.py"},
     "paho": {"runtime/deliver/mqtt.py"},
     "sqlite3": {"runtime/deliver/outbox.py"},
 }

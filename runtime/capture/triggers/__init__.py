@@ -1,0 +1,1 @@
+"""Triggers: what says that a part is in front of the camera."""
