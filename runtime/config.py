@@ -107,6 +107,37 @@ class OutboxConfig:
 
 
 @dataclass(frozen=True)
+class PrivacyZone:
+    """[[evidence.zones]]: pixels x1 <= x < x2, y1 <= y < y2 of the stored picture that nobody may see."""
+
+    x1: int = number(least=0)
+    y1: int = number(least=0)
+    x2: int = number(least=1)
+    y2: int = number(least=1)
+    mode: Literal["fill", "blur"] = "fill"
+
+
+@dataclass(frozen=True)
+class EvidenceConfig:
+    """[evidence]: pictures of every reject and review, and of a share of the passes.
+
+    `pass_share` of the passes, chosen by a hash of result_id and `seed`; the quotas in MiB by disposition;
+    `free_mib` stay free on the disk; at most `queue` pictures wait in memory.
+    """
+
+    folder: Path
+    pass_share: float = number(0.01, least=0, most=1)
+    seed: int = 0
+    format: Literal["png", "jpeg"] = "png"
+    reject_mib: int = number(4096, least=1)
+    review_mib: int = number(4096, least=1)
+    pass_mib: int = number(1024, least=1)
+    free_mib: int = number(1024, least=0)
+    queue: int = number(8, least=1)
+    zones: tuple[PrivacyZone, ...] = ()
+
+
+@dataclass(frozen=True)
 class AuditConfig:
     """[audit]: the folder of the hash-chained lines; a new file after `file_bytes`, `keep_files` of them."""
 
@@ -126,6 +157,7 @@ class ServiceConfig:
     outbox: OutboxConfig
     part: PartConfig = field(default_factory=PartConfig)
     scale: ScaleConfig | None = None
+    evidence: EvidenceConfig | None = None
     audit: AuditConfig | None = None
     name: str = field(default="service.toml", metadata=HIDDEN)
     sha256: str = field(default="", metadata=HIDDEN)
@@ -175,6 +207,9 @@ def _contradictions(config: ServiceConfig) -> list[str]:
             f"mqtt.root is {mqtt.root!r}; give a topic such as 'enterprise/site/area/line/station',"
             " without +, #, $ and without / at its ends"
         )
+    for index, zone in enumerate(config.evidence.zones if config.evidence else ()):
+        if zone.x1 >= zone.x2 or zone.y1 >= zone.y2:
+            found.append(f"evidence.zones[{index}] is empty; x2 must be above x1 and y2 above y1")
     for key, name in (("device_id", config.device.device_id), ("station_id", config.device.station_id)):
         if not name.strip():
             found.append(f"device.{key} is {name!r}; give the station a name")
