@@ -47,7 +47,10 @@ OWNERS = {
     "onnxruntime": {"runtime/infer/engines/onnxruntime_engine.py", "calibration/sessions.py"},
     "gpiod": {"runtime/capture/triggers/gpio.py"},
     "paho": {"runtime/deliver/mqtt.py"},
-    "sqlite3": {"runtime/deliver/outbox.py"},
+    "sqlite3": {
+        "runtime/deliver/outbox.py",
+        *(f"runtime/deliver/store/{name}.py" for name in ("file", "schema", "rescue", "intake", "tally")),
+    },
 }
 
 

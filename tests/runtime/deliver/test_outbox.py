@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orinspect.runtime.deliver import outbox as module
-from orinspect.runtime.deliver.outbox import SCHEMA_VERSION, Outbox
+from orinspect.runtime.deliver.outbox import Outbox
+from orinspect.runtime.deliver.store import intake
+from orinspect.runtime.deliver.store.mark import Mark, MarkFile
+from orinspect.runtime.deliver.store.schema import SCHEMA_VERSION
 from orinspect.runtime.errors import DeliveryError
 
 
@@ -53,7 +55,7 @@ def test_the_state_survives_closing(tmp_path: Path) -> None:
 def test_keys_of_captures_stay_when_their_rows_are_pruned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "KEYS_KEPT", 4)
+    monkeypatch.setattr(intake, "KEYS_KEPT", 4)
     with Outbox(tmp_path / "o.sqlite", keep=1) as outbox:
         for number in range(6):
             outbox.accept(f"r{number}", "boot", "folder:a", 1, "{}", f"k{number}")
@@ -192,7 +194,7 @@ def test_a_full_disk_is_an_error_and_the_outbox_works_on(tmp_path: Path) -> None
     with Outbox(tmp_path / "o.sqlite") as outbox:
         with outbox._atomic() as connection:
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        outbox._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+        outbox._file._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
         _accept(outbox, 1)
         with pytest.raises(DeliveryError, match="full"):
             outbox.commit("r1", "x" * 100_000)
@@ -208,6 +210,7 @@ def test_the_outbox_of_a_newer_version_is_refused_and_untouched(tmp_path: Path) 
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
+    MarkFile(Path(f"{path}.mark")).write(Mark(SCHEMA_VERSION + 1, "boot", 1, 99))  # as a newer one does
     with pytest.raises(DeliveryError, match=f"schema {SCHEMA_VERSION + 1}"):
         Outbox(path)
     connection = sqlite3.connect(path)

@@ -1,0 +1,1 @@
+"""The outbox's file: schema and versions, bounds, damage and what can be saved of it."""
