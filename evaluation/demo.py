@@ -2,11 +2,11 @@
 
     demo ──► EmbeddedBroker     amqtt, a process of its own on a free port
          ──► orinspect run      the service: scenes -> inspection -> outbox -> MQTT
-         ──► subscriber.py      knows the topics and the JSON Schema, nothing else; prints the table
+         ──► examples/mes       an MES: knows topics and JSON Schemas, nothing else; stores, acknowledges
 
-What is left in the folder: `bundle/`, `service.toml`, `outbox.sqlite`, `results.jsonl` (the reports as the
-subscriber received them), `pictures/`, `summary.json`, `service.log`, `run.json`. A run that was killed is
-continued by the next one; a run that ended is replaced by the next one.
+What is left in the folder: `bundle/`, `service.toml`, `outbox.sqlite`, `mes.sqlite` (what the MES stored),
+`results.jsonl` (its reports as received), `pictures/`, `summary.json`, `service.log`, `run.json`. A run that
+was killed is continued by the next one; a run that ended is replaced by the next one.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ LEAST_F = 0.90
 """Below this the demo says that the weights are not good enough, and its summary says `passed: false`."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_SUBSCRIBER = _PACKAGE / "examples" / "mes_consumer" / "subscriber.py"
-_SCHEMA = _PACKAGE / "runtime" / "schema" / "report-1.0.json"
+_EXAMPLES = _PACKAGE / "examples"
+_MES = [sys.executable, "-m", "mes"]  # from its folder, as a plant would start its copy of it
 _RESTARTS = 3
 _LISTENING_TIMEOUT_S = 30.0
 _LAST_REPORT_TIMEOUT_S = 30.0
@@ -61,10 +61,8 @@ def run_demo(
     whether F reached LEAST_F and no part has two ids. EngineError or DeliveryError when a process fails.
     """
     say = _one_at_a_time(say)
-    if not _SUBSCRIBER.exists():
-        raise UsageError(
-            "the demo needs examples/mes_consumer/subscriber.py, which a wheel leaves out; use a clone"
-        )
+    if not (_EXAMPLES / "mes").is_dir():
+        raise UsageError("the demo needs examples/mes, which a wheel leaves out; use a clone")
     out = Path(out).absolute()
     source = f"scenes:pcb?seed=1&fps=5&style={style}&parts={parts}&good=0.25"
     plan = _plan(source, Path(checkpoint), Path(recipe))
@@ -80,9 +78,10 @@ def run_demo(
         say(f"broker: {HOST}:{broker.port}; reports on {ROOT_TOPIC}/result")
         config = out / "service.toml"
         config.write_text(_config_text(source, broker.port), encoding="utf-8")
-        subscriber = opened.enter_context(_subscriber(broker.port, out / "results.jsonl", say))
+        mes = opened.enter_context(_mes(broker.port, out, say))
         _run_service(config, out / "service.log", say)
-        subscriber.wait_for_the_end()
+        mes.wait_for_the_end()
+    _write_results(out)
     reports = reports_from_file(out / "results.jsonl")
     compiled = bundle.recipe().recipe
     summary = summary_from_reports(reports, source, compiled, least_f=LEAST_F)
@@ -95,7 +94,7 @@ def run_demo(
 
 
 def _one_at_a_time(say: Say) -> Say:
-    """`say` for two threads, ours and the one that reads the subscriber; through a pipe too, at once."""
+    """`say` for two threads, ours and the one that reads the MES; through a pipe too, at once."""
     mutex = threading.Lock()
 
     def said(line: str) -> None:
@@ -126,7 +125,7 @@ def _clear(out: Path) -> None:
     """Remove what an earlier run left, and nothing else; the bundle is replaced when it is exported."""
     out.mkdir(parents=True, exist_ok=True)
     names = ("run.json", "summary.json", "results.jsonl", "service.toml", "service.log")
-    for path in (*(out / name for name in names), *out.glob("outbox.sqlite*")):
+    for path in (*(out / name for name in names), *out.glob("outbox.sqlite*"), *out.glob("mes.sqlite*")):
         path.unlink(missing_ok=True)
     shutil.rmtree(out / "pictures", ignore_errors=True)
 
@@ -192,17 +191,17 @@ def _run_service(config: Path, log: Path, say: Say) -> None:
     raise EngineError(f"the service was killed {_RESTARTS + 1} times; see {log}")
 
 
-class _Subscriber:
-    """The MES: its lines go to the screen from a thread, its end is waited for."""
+class _Mes:
+    """The consumer: its lines go to the screen from a thread, its end is waited for."""
 
     def __init__(self, process: subprocess.Popen[str], say: Say) -> None:
         self._process, self._say = process, say
         self._last = "it said nothing"
         self._is_listening = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="subscriber", daemon=True)
+        self._thread = threading.Thread(target=self._read, name="mes", daemon=True)
         self._thread.start()
         if not self._is_listening.wait(_LISTENING_TIMEOUT_S) or process.poll() is not None:
-            raise DeliveryError(f"the subscriber did not start: {self._last}")
+            raise DeliveryError(f"the MES did not start: {self._last}")
 
     def wait_for_the_end(self) -> None:
         """Until it has received the station's `offline`; DeliveryError when that does not come, or when it
@@ -210,10 +209,10 @@ class _Subscriber:
         try:
             code = self._process.wait(_LAST_REPORT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise DeliveryError("the subscriber did not hear that the station stopped") from None
+            raise DeliveryError("the MES did not hear that the station stopped") from None
         self._thread.join()
         if code:
-            raise DeliveryError(f"the subscriber ended with exit code {code}: {self._last}")
+            raise DeliveryError(f"the MES ended with exit code {code}: {self._last}")
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -226,25 +225,35 @@ class _Subscriber:
 
 
 @contextlib.contextmanager
-def _subscriber(port: int, results: Path, say: Say) -> Iterator[_Subscriber]:
-    """The subscriber, listening."""
+def _mes(port: int, out: Path, say: Say) -> Iterator[_Mes]:
+    """The consumer, listening. The embedded broker speaks no MQTT 5."""
     process = subprocess.Popen(
         [
-            *(sys.executable, str(_SUBSCRIBER), "--host", HOST, "--port", str(port), "--root", ROOT_TOPIC),
-            *("--schema", str(_SCHEMA), "--out", str(results), "--until-offline"),
+            *(*_MES, "run", "--database", f"sqlite:{out / 'mes.sqlite'}", "--root", ROOT_TOPIC),
+            *("--host", HOST, "--port", str(port), "--protocol", "3.1.1", "--until-offline"),
         ],
+        cwd=_EXAMPLES,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=_end_with_the_parent,
     )
     try:
-        yield _Subscriber(process, say)
+        yield _Mes(process, say)
     finally:
         process.kill()
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _write_results(out: Path) -> None:
+    """`results.jsonl` from the MES's table, each report as often as it came."""
+    dump = [*_MES, "dump", "--database", f"sqlite:{out / 'mes.sqlite'}", "--copies"]
+    with (out / "results.jsonl").open("wb") as results:
+        done = subprocess.run(dump, cwd=_EXAMPLES, stdout=results, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise DeliveryError(f"the MES cannot read its table: {done.stderr.decode(errors='replace').strip()}")
 
 
 def _end_with_the_parent() -> None:

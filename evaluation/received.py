@@ -1,4 +1,4 @@
-"""What a subscriber received, held against the known truth of the scenes: figures and pictures."""
+"""What an MES received, held against the known truth of the scenes: figures and pictures."""
 
 from __future__ import annotations
 

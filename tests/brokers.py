@@ -20,13 +20,17 @@ MOSQUITTO = program("mosquitto", "/usr/sbin")
 
 
 @contextlib.contextmanager
-def mosquitto(folder: Path, *lines: str) -> Iterator[int]:
-    """A mosquitto on a free port, with these lines in its configuration; gives the port."""
+def mosquitto(folder: Path, *lines: str, port: int = 0, gently: bool = False) -> Iterator[int]:
+    """A mosquitto on `port` or a free one, with these lines in its configuration; gives the port.
+
+    It is killed at the end; `gently`: told to stop, and it writes its sessions when it keeps any.
+    """
     require("mosquitto")
     assert MOSQUITTO is not None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
     config = folder / "mosquitto.conf"
     config.write_text("\n".join([f"listener {port} 127.0.0.1", *lines]) + "\n")
     process = subprocess.Popen([MOSQUITTO, "-c", str(config)], stderr=subprocess.PIPE, text=True)
@@ -39,7 +43,7 @@ def mosquitto(folder: Path, *lines: str) -> Iterator[int]:
             raise AssertionError("mosquitto did not start")
         yield port
     finally:
-        process.kill()
+        process.terminate() if gently else process.kill()
         process.communicate()
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,9 @@ def _lacks_mosquitto() -> str | None:
 
 
 def _lacks_postgresql() -> str | None:
-    return None if postgresql_folder() else "PostgreSQL's server (initdb) is not installed"
+    if postgresql_folder() is None:
+        return "PostgreSQL's server (initdb) is not installed"
+    return None if find_spec("psycopg") else "psycopg, the driver of PostgreSQL, is not installed"
 
 
 def _lacks_gstreamer() -> str | None:

@@ -1,0 +1,1 @@
+"""An MES that receives the reports of orinspect stations; see README.md."""
