@@ -29,7 +29,7 @@ from .limits import (
     check_judging,
     compliance_table,
 )
-from .tables import dataclass_from_table, kind_of, toml_table
+from .tables import dataclass_from_table, json_value, kind_of, toml_table
 
 __all__ = [
     "FRAMES_A_PATCH",
@@ -227,7 +227,7 @@ class Recipe:
     def from_json(cls, text: str, where: str = "recipe.json") -> Recipe:
         """The recipe that `to_json` wrote; RecipeError, starting with `where`, on anything else."""
         try:
-            table = json.loads(text)
+            table = json_value(text)
         except ValueError as error:
             raise RecipeError(f"{where}: not JSON ({error})") from error
         if not isinstance(table, dict):

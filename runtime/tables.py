@@ -6,6 +6,7 @@ A misspelt key that is silently ignored lets defects pass, so there is no such t
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from .errors import OrinspectError
 
 ErrorKind = type[OrinspectError]
+MOST = 1e300
 
 EXPECTED: dict[Any, str] = {
     int: "a whole number",
@@ -20,6 +22,19 @@ EXPECTED: dict[Any, str] = {
     bool: "true or false",
     float: "a number",
 }
+
+
+def json_value(text: str | bytes) -> Any:
+    """The value of a JSON text; ValueError also for one that is nested deeper than Python reads, or that
+    holds NaN or Infinity, which are no JSON."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it holds {name}, which is no number of JSON")
 
 
 def toml_table(text: str, where: str, error: ErrorKind) -> dict[str, Any]:
@@ -33,7 +48,7 @@ def toml_table(text: str, where: str, error: ErrorKind) -> dict[str, Any]:
             raise error(f"{where}: reading TOML on Python 3.10 needs tomli; pip install tomli") from missing
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as wrong:
+    except (tomllib.TOMLDecodeError, RecursionError) as wrong:
         raise error(f"{where}: not valid TOML ({wrong})") from wrong
 
 
@@ -82,6 +97,8 @@ def typed(hint: Any, value: Any, where: str, error: ErrorKind, key: str) -> Any:
         return None if value is None else typed(arguments[0], value, where, error, key)
     # bool is an int in Python, never in a table
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not abs(value) <= MOST:  # NaN, infinity, and whole numbers that no float can hold
+            raise error(f"{where}: {key} is {str(value)[:20]}; give a finite number")
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise error(f"{where}: {key} must be {EXPECTED[hint]}, found {kind_of(value)} {value!r}")

@@ -17,6 +17,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ import numpy.typing as npt
 
 from ..errors import BundleError, RecipeError
 from ..recipe import Recipe
+from ..tables import json_value
 from .guide import Guide
 from .shape import ModelShape
 
@@ -63,7 +65,7 @@ class Bundle:
         path = Path(path)
         document, manifest = _manifest(path)
         for name, entry in manifest["files"].items():
-            _check_file(path / name, name, entry, verify)
+            _check_file(path, name, entry, verify)
         shape = ModelShape.from_json(manifest["model"])
         return cls(path, manifest, hashlib.sha256(document).hexdigest(), shape)
 
@@ -138,7 +140,7 @@ class Bundle:
                 kept_ids=guide.kept_ids,
                 vocabulary={identity: signs[str(identity)].encode("latin-1") for identity in kept},
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BundleError(
                 f"{folder} is incomplete or broken ({error!r}); export the bundle again"
             ) from error
@@ -170,7 +172,7 @@ def _manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
         )
     document = place.read_bytes()
     try:
-        manifest = json.loads(document)
+        manifest = json_value(document)
         schema = str(manifest["schema"])
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{place} is truncated or altered ({error}); copy the bundle again") from error
@@ -190,10 +192,14 @@ def _manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
     return document, manifest
 
 
-def _check_file(path: Path, name: str, entry: dict[str, Any], verify: bool) -> None:
+def _check_file(folder: Path, name: str, entry: Any, verify: bool) -> None:
     """One file against its manifest entry; `name` is relative to the bundle and must stay inside it."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
         raise BundleError(f"{MANIFEST} lists {name!r}, which lies outside the bundle; copy the bundle again")
+    if not (isinstance(entry, dict) and isinstance(entry.get("bytes"), int) and "sha256" in entry):
+        raise BundleError(f"{MANIFEST} lists {name!r} with {entry!r:.80}, not its bytes and sha256; copy the"
+                          " bundle again")
+    path = folder / name
     if not path.is_file():
         raise BundleError(f"{path} is missing; copy the bundle again")
     size = path.stat().st_size
@@ -213,7 +219,7 @@ def _text(path: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(_text(path))
+        table = json_value(_text(path))
     except ValueError as error:
         raise BundleError(f"{path} is not JSON ({error}); copy the bundle again") from error
     if not isinstance(table, dict):
@@ -224,6 +230,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _array(path: Path, mmap: bool = False) -> npt.NDArray[Any]:
     try:
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, TypeError, OverflowError, TokenError, MemoryError) as error:
+        # a damaged header is read as Python by NumPy, and may ask for any size
         raise BundleError(f"{path} is not an array ({error}); copy the bundle again") from error
     return np.asanyarray(array)

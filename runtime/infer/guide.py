@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BundleError
+from ..tables import json_value
 
 BINS = {"0-99": 100, "0-1000": 1001}
 """Numbers that each coordinate form can write: 0..99 and 0..1000."""
@@ -106,7 +107,7 @@ class Guide:
     def from_json(cls, text: str) -> Guide:
         """The guide that `to_json` wrote; BundleError when the automaton is broken."""
         try:
-            table = json.loads(text)
+            table = json_value(text)
             states = [{int(token): int(following) for token, following in edges} for edges in table["states"]]
             terminal = int(table["terminal"])
         except (ValueError, KeyError, TypeError) as error:
@@ -145,7 +146,7 @@ def answer_from_text(text: str) -> list[dict[str, Any]] | None:
     A cut answer is None, never a shorter list: what was lost could have been a defect.
     """
     try:
-        answer = json.loads(text)
+        answer = json_value(text)
     except ValueError:
         return None
     if not isinstance(answer, list):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError
+from ..tables import json_value
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -110,7 +111,7 @@ class JudgementFile:
     def from_json(cls, text: str, where: str = JUDGEMENT) -> JudgementFile:
         """The file that `to_json` wrote; BundleError, starting with `where`, on anything else."""
         try:
-            table = json.loads(text, parse_constant=_refused)
+            table = json_value(text)
             schema, recipes = str(table["schema"]), dict(table["recipes"])
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(
@@ -156,11 +157,6 @@ def judgement_file(bundle: Bundle) -> JudgementFile:
 def judgement_of(bundle: Bundle, recipe_id: str) -> Judgement:
     """What a bundle knows of its confidences under one recipe; UNJUDGED when it knows nothing."""
     return judgement_file(bundle).judgement(recipe_id, str(bundle.path / JUDGEMENT))
-
-
-def _refused(name: str) -> float:
-    """A limit that is not a number is beyond nothing, and everything would pass."""
-    raise ValueError(f"it holds {name}")
 
 
 def _between(value: float, knots: tuple[tuple[float, float], ...]) -> float:

@@ -29,6 +29,7 @@ from ..report import (
     View,
     timestamp,
 )
+from ..tables import json_value
 from .confidence import clean_confidence, review_reasons
 from .disposition import Circumstances, verdict_from_findings
 from .findings import Findings, findings_from_candidates, null_reasons_of
@@ -88,7 +89,7 @@ class Trigger:
     def from_json(cls, text: str) -> Trigger:
         """The trigger that `to_json` wrote; DeliveryError on anything else."""
         try:
-            table = json.loads(text)
+            table = json_value(text)
             parts = {"part": Part(**table["part"]), "view": View(**table["view"])}
             return cls(**{**table, **parts, "clock": ClockReading(**table["clock"])})
         except (TypeError, ValueError, KeyError) as error:

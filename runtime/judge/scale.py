@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ScaleError
+from ..tables import json_value
 
 SCALE_SCHEMA = "orinspect.scale/1.0"
 COVERAGE_FACTOR = 2.0
@@ -128,7 +129,7 @@ class PixelScale:
     def from_json(cls, text: str, where: str = "scale.json") -> PixelScale:
         """The scale in a file that `to_json` wrote; ScaleError, starting with `where`, on anything else."""
         try:
-            table = json.loads(text)
+            table = json_value(text)
         except ValueError as error:
             raise ScaleError(
                 f"{where}: not JSON ({error}); give a file of `orinspect calibrate scale`"
@@ -139,14 +140,18 @@ class PixelScale:
                 f"{where}: schema {found!r}, this version reads {SCALE_SCHEMA!r}; calibrate again"
             )
         stated = table.pop("id", None)
-        if stated != scale_id(table):
+        try:
+            fitting = scale_id(table)
+        except ValueError as error:  # half a character pair, which no text can hold
+            raise ScaleError(f"{where}: {error!r:.80}; calibrate again") from None
+        if stated != fitting:
             raise ScaleError(
-                f"{where}: its id {stated!r} does not fit its content {scale_id(table)!r}: it was altered"
+                f"{where}: its id {stated!r} does not fit its content {fitting!r}: it was altered"
                 " after the calibration; calibrate again"
             )
         try:
             return _scale_from(table, stated)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise ScaleError(f"{where}: {error!r}; calibrate again") from None
 
 
@@ -286,6 +291,8 @@ def _scale_from(table: Mapping[str, Any], calibration_id: str) -> PixelScale:
     for name in ("calibrated_at", "expires_at"):
         if values[name] is not None:
             _unix_s(values[name])
+    if values["homography"] is not None and not abs(values["homography"][2][2]) > 0:
+        raise ValueError("the homography maps the picture's corner nowhere")
     scale = PixelScale(**values, calibration_id=calibration_id)
     count = scale.parameters().size
     if scale.covariance is not None and (len(scale.covariance), len(scale.covariance[0])) != (count, count):

@@ -241,6 +241,24 @@ def test_grades_and_sections_of_judging_are_read_and_survive_json(tmp_path: Path
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (f'id = {"[" * 2000}', "recursion"),
+        ("[scale]\nmm_per_px = inf", "finite"),
+        (f"[scale]\nmm_per_px = 1{'0' * 400}", "finite"),
+    ],
+)
+def test_what_python_cannot_follow_or_hold_is_one_sentence(tmp_path: Path, change: str, named: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(change, encoding="utf-8")
+    if "id =" not in change:
+        path.write_text(f'id = "a"\nversion = "1"\nproduct = "p"\nprompt = "p"\n{change}', encoding="utf-8")
+        path.write_text(path.read_text() + '\n[[defect]]\ntype = "t"\ncode = "c"\n', encoding="utf-8")
+    with pytest.raises(RecipeError, match=named):
+        load_recipe(path)
+
+
 def test_a_recipe_of_an_older_bundle_still_loads() -> None:
     """Its JSON knows none of the sections by which a part is judged; their defaults decide as before."""
     table = json.loads(load_recipe(REFERENCE).to_json())

@@ -142,6 +142,34 @@ def test_a_manifest_without_an_entry_is_refused(copy: Path, key: str) -> None:
         Bundle.open(copy)
 
 
+@pytest.mark.parametrize("entry", [None, [], 5, {"bytes": "9", "sha256": "x"}, {"bytes": 9}])
+def test_a_file_listed_without_its_size_and_hash_is_refused_by_its_name(copy: Path, entry: object) -> None:
+    change_manifest(copy, files={"vision.onnx": entry})
+    with pytest.raises(BundleError, match=r"lists 'vision.onnx' with"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("vocabulary.json", b'{"5": []}'),
+        ("recipes/pcb-compare/prefix_kv.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'(\n\n"),
+        ("recipes/pcb-compare/prompt.json", b"[" * 100_000),
+        ("recipes/pcb-compare/guide.json", b"[" * 100_000),
+        ("recipes/pcb-compare/recipe.json", b"[" * 100_000),
+    ],
+)
+def test_a_file_whose_hash_fits_and_whose_content_does_not_is_refused(
+    copy: Path, name: str, content: bytes
+) -> None:
+    (copy / name).write_bytes(content)
+    files = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))["files"]
+    files[name] = {"bytes": len(content), "sha256": sha256_of_file(copy / name)}
+    change_manifest(copy, files=files)
+    with pytest.raises((BundleError, RecipeError)):
+        Bundle.open(copy).recipe()
+
+
 def test_what_a_bundle_does_not_hold_is_named_with_what_it_holds(written: Path) -> None:
     bundle = Bundle.open(written)
     with pytest.raises(RecipeError, match=r"no recipe 'metal'; it has pcb-compare"):

@@ -134,6 +134,11 @@ def _table(change: dict[str, Any]) -> str:
         (_table({"covariance": [[1.0]]}), "covariance"),
         (_table({"expires_at": "soon"}), "soon"),
         (_table({"picture_wh": [640]}), "calibrate again"),
+        (_table({"expires_at": 5}), "calibrate again"),
+        (_table({"homography": [[1, 0, 0], [0, 1, 0], [0, 0, 0]]}), "homography"),
+        (_table({"camera_id": "x"}).replace('"x"', '"\\ud800"'), "calibrate again"),
+        ('{"schema": "orinspect.scale/1.0", "mm_per_px": NaN}', "NaN"),
+        ("[" * 100_000, "nested"),
     ],
 )
 def test_a_file_that_cannot_be_trusted_is_refused_by_name(text: str, named: str, tmp_path: Path) -> None:
