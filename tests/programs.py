@@ -53,10 +53,21 @@ def _lacks_gstreamer() -> str | None:
     return None if done.returncode == 0 else f"GStreamer's Python binding does not work ({last})"
 
 
+def _lacks_strace() -> str | None:
+    """It may be there and not allowed to trace, as in some containers."""
+    command = [program("strace") or "strace", "-o", os.devnull, "true"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return "strace is not installed"
+    return None if done.returncode == 0 else f"strace cannot trace here ({done.stderr.strip()[-80:]})"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "mosquitto": _lacks_mosquitto,
     "gstreamer": _lacks_gstreamer,
     "postgresql": _lacks_postgresql,
+    "strace": _lacks_strace,
 }
 
 

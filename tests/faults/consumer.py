@@ -1,0 +1,98 @@
+"""A consumer that stores results by `result_id`, in its caller's thread: nothing that a fork could tear.
+
+It keeps every content that ever came under an id, so that two contents under one id are seen, and
+acknowledges those results that its owner chooses, as an MES does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+WAIT_S = 20.0
+QUIET_S = 5.0
+
+
+class Consumer:
+    """Subscribed to `ROOT/result` of the broker at `port`; a context manager. `pump` lets it work."""
+
+    def __init__(
+        self, port: int, root: str, *, acknowledges: Callable[[str], bool] = lambda result_id: False
+    ) -> None:
+        self.contents: dict[str, set[bytes]] = defaultdict(set)
+        self.received = 0
+        self._root, self._acknowledges, self._ready = root, acknowledges, False
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+        self._client.on_connect = lambda client, *_: client.subscribe(f"{root}/result", qos=1)
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = self._on_message
+        self._client.connect("127.0.0.1", port)
+        if not self.pump_until(lambda: self._ready):
+            raise AssertionError("the consumer cannot subscribe")
+
+    def __enter__(self) -> Consumer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.disconnect()
+
+    def pump(self, timeout_s: float, *others: int) -> bool:
+        """Take what has come, or wait for it; True when one of the descriptors `others` can be read."""
+        own = self._descriptor()
+        wants_write = [own] if self._client.want_write() else []
+        readable, writable, _ = select.select([own, *others], wants_write, [], max(timeout_s, 0.0))
+        if own in readable:
+            self._client.loop_read()
+        if writable:
+            self._client.loop_write()
+        self._client.loop_misc()
+        return any(other in readable for other in others)
+
+    def pump_until(self, is_done: Callable[[], bool], timeout_s: float = WAIT_S) -> bool:
+        """Work until the condition holds; False when it did not in time."""
+        deadline = time.monotonic() + timeout_s
+        while not is_done():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            self.pump(min(left_s, 0.2))
+        return True
+
+    def pump_while_it_comes(self, is_done: Callable[[], bool], quiet_s: float = QUIET_S) -> None:
+        """Work until the condition holds, or nothing has come for a while."""
+        while not is_done():
+            before = self.received
+            self.pump_until(is_done, quiet_s)
+            if self.received == before:
+                return
+
+    def close_in_child(self) -> None:
+        """Close this process's copy of the socket, after a fork, without a word to the broker."""
+        # the number stays taken: a file that got it would be closed with the socket
+        os.dup2(os.open(os.devnull, os.O_RDWR), self._descriptor())
+
+    def _descriptor(self) -> int:
+        sock = self._client.socket()
+        assert sock is not None, "the consumer's connection is gone"
+        return int(sock.fileno())
+
+    def _on_subscribe(self, *_: Any) -> None:
+        self._ready = True
+
+    def _on_message(self, client: paho.Client, _: object, message: paho.MQTTMessage) -> None:
+        self.received += 1
+        result_id = str(json.loads(message.payload)["result_id"])
+        self.contents[result_id].add(bytes(message.payload))
+        if self._acknowledges(result_id):
+            client.publish(f"{self._root}/ack", json.dumps({"result_id": result_id}), qos=1)

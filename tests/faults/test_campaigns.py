@@ -1,0 +1,111 @@
+"""The short form of each campaign, and proof that each sees the fault that it is there to see."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from orinspect.runtime.deliver.outbox import Outbox
+from orinspect.runtime.errors import ConfigError
+from orinspect.tests.faults.boxed import failures_of_cases
+from orinspect.tests.faults.file_trace import Event
+from orinspect.tests.faults.fuzz import TARGETS, run_fuzz
+from orinspect.tests.faults.fuzz_commands import run_fuzz_commands
+from orinspect.tests.faults.kill9 import run_kill9
+from orinspect.tests.faults.power_cut import faults_of_cuts, recorded_outbox
+
+
+@pytest.mark.requires("mosquitto")
+def test_killed_outbox_and_publisher_lose_nothing(tmp_path: Path) -> None:
+    tally = run_kill9(0, tmp_path, kills=12)
+    assert tally.points == 12
+    assert tally.failures == ()
+    assert tally.seams, "no kill at a line of the code"
+
+
+@pytest.mark.requires("mosquitto")
+def test_kill9_sees_rows_that_are_marked_before_the_broker_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = Outbox.waiting
+
+    def hasty(outbox: Outbox, limit: int) -> object:
+        rows = waiting(outbox, limit)
+        for row in rows:
+            outbox.mark_published(row.result_id)
+        return rows
+
+    monkeypatch.setattr(Outbox, "waiting", hasty)
+    failures = run_kill9(1, tmp_path, kills=12).failures
+    assert any("is lost" in failure for failure in failures), failures
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
+    """The file writes of one outbox."""
+    return recorded_outbox(0, tmp_path_factory.mktemp("recording"), parts=12)
+
+
+@pytest.mark.requires("strace")
+def test_after_a_power_cut_every_promise_is_kept(recorded: list[Event], tmp_path: Path) -> None:
+    assert faults_of_cuts(recorded, Random(0), tmp_path, 60) == []
+
+
+@pytest.mark.requires("strace")
+@pytest.mark.parametrize("kept", ["no sync", "the names of half the files"])
+def test_power_cut_sees_a_disk_that_lies(recorded: list[Event], kept: str, tmp_path: Path) -> None:
+    lying = [event for event in recorded if event.kind != "sync" or (kept != "no sync" and event.name != ".")]
+    if kept != "no sync":
+        lying = [replace(event, kind="say") if event.name.endswith("-wal") else event for event in lying]
+        lying = [event for event in lying if event.kind != "say" or event.name == ""]
+    assert faults_of_cuts(lying, Random(0), tmp_path, 60)
+
+
+def test_damaged_documents_end_in_a_sentence(tmp_path: Path) -> None:
+    tally = run_fuzz(0, tmp_path, cases=30 * len(TARGETS))
+    assert tally.failures == ()
+
+
+@pytest.mark.slow
+def test_commands_with_damaged_files_end_in_a_sentence(tmp_path: Path) -> None:
+    tally = run_fuzz_commands(0, tmp_path, commands=6)
+    assert tally.failures == ()
+
+
+def _stray() -> None:
+    with open(f"{os.curdir}/stray.txt", "w") as stream:
+        stream.write("x")
+
+
+def _busy() -> None:
+    sum(number * number for number in range(4_000_000))
+
+
+def _refused() -> None:
+    raise ConfigError("service.toml: port is 0; give 1 to 65535")
+
+
+@pytest.mark.parametrize(
+    ("case", "seen"),
+    [
+        (_refused, None),
+        (lambda: [][0], "IndexError"),
+        (os.abort, "died"),
+        (lambda: os._exit(0), "left"),
+        (_stray, "stray.txt, outside its folder"),
+        (_busy, "it took"),
+    ],
+)
+def test_a_box_sees_what_a_case_does(
+    case: Callable[[], object], seen: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path)
+    failures = failures_of_cases([("one", case), ("two", _refused)], tmp_path / "inside", hang_s=0.1)
+    assert len(failures) == (seen is not None)
+    assert seen is None or seen in failures[0]
