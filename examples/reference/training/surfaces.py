@@ -17,6 +17,7 @@ import numpy.typing as npt
 from orinspect.evaluation.sets.splits import magnetic_rows, neu_rows
 from orinspect.examples.reference.training.marks import UNKNOWN, UNKNOWN_MARKS
 from orinspect.examples.reference.training.samples import BOX_MARGIN_PX, TILE_PX
+from orinspect.examples.reference.training.tasks import SCENE_TYPES
 from orinspect.runtime.capture.scenes.metal import metal_scene
 from orinspect.runtime.infer.pictures.register import window_at
 from orinspect.runtime.infer.pictures.tiles import frame_pixels, level_pictures, tile_grid
@@ -27,7 +28,8 @@ Boxes = npt.NDArray[np.float32]
 
 OWNED_PX, LEVELS, REAL_LEVELS = 96, (1.0, 2.0, 4.0), (1.0, 2.0)  # as the shipped recipes
 LEAST_PX, MOST_PX = 12.0, 80.0  # longest side on the tile; the finest and the coarsest level know no bound
-DEFECT_SHARE = 0.6  # of the tiles drawn around a box, where a picture has one
+DEFECT_SHARE = 0.45  # of the tiles drawn around a box, where a picture has one: a line shows fewer
+THIN_TYPES, THIN_FACTOR = ("scratch", "crack"), 2.5  # thin lines are learnt last: drawn more often
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Surface:
     levels: dict[float, ByteArray]
     marks: dict[float, ByteArray]
     boxes: Boxes
+    shares: npt.NDArray[np.float64]  # [n] of the boxes, how often each is drawn
     real: bool
 
 
@@ -115,7 +118,10 @@ def _surface(
     table[:, 2] = np.minimum(table[:, 2] + margin_px, width)
     table[:, 3] = np.minimum(table[:, 3] + margin_px, height)
     pictures = level_pictures(rgb(image), levels)
-    return Surface(pictures, {each: _reduced(marks, pictures[each]) for each in levels}, table, real)
+    thin = [SCENE_TYPES.index(name) for name in THIN_TYPES]
+    weights = np.where(np.isin(table[:, 4], thin), THIN_FACTOR, 1.0)
+    reduced = {each: _reduced(marks, pictures[each]) for each in levels}
+    return Surface(pictures, reduced, table, weights / max(weights.sum(), 1.0), real)
 
 
 def _reduced(marks: ByteArray, picture: ByteArray) -> ByteArray:
@@ -146,7 +152,7 @@ def tile_from_surface(surface: Surface, rng: np.random.Generator) -> SurfaceTile
     levels = tuple(surface.levels)
     level = levels[int(rng.integers(len(levels)))]
     if len(surface.boxes) and rng.random() < DEFECT_SHARE:
-        box = surface.boxes[int(rng.integers(len(surface.boxes)))]
+        box = surface.boxes[int(rng.choice(len(surface.boxes), p=surface.shares))]
         longest = float(max(box[2] - box[0], box[3] - box[1]))
         suited = [
             each
