@@ -147,6 +147,29 @@ class AuditConfig:
 
 
 @dataclass(frozen=True)
+class ShiftsConfig:
+    """[shifts]: local start times in a named time zone, names for them, and the folder of the CSV files.
+
+    `stats/shift` is published at most every `publish_s`; the counters keep the last `keep` shifts.
+    """
+
+    time_zone: str = "UTC"
+    starts: tuple[str, ...] = ("00:00",)
+    names: tuple[str, ...] = ()
+    csv: Path | None = None
+    publish_s: float = number(10.0, least=1, most=3600)
+    keep: int = number(300, least=3)
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    """[health]: how often `health` is published, and the port of the metrics on 127.0.0.1 (None: none)."""
+
+    interval_s: float = number(30.0, least=1, most=3600)
+    metrics_port: int | None = number(None, least=1, most=65535)
+
+
+@dataclass(frozen=True)
 class ServiceConfig:
     """All of `service.toml`; `sha256` is the hash of the file as it was read, `name` its name."""
 
@@ -159,6 +182,8 @@ class ServiceConfig:
     scale: ScaleConfig | None = None
     evidence: EvidenceConfig | None = None
     audit: AuditConfig | None = None
+    shifts: ShiftsConfig = field(default_factory=ShiftsConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     name: str = field(default="service.toml", metadata=HIDDEN)
     sha256: str = field(default="", metadata=HIDDEN)
 

@@ -266,6 +266,23 @@ class Outbox:
         """The number of the newest row: what is written later lies beyond it."""
         return self._file.one("SELECT max(id) FROM result") or 0
 
+    def keys(self, after: tuple[str, int], limit: int) -> tuple[tuple[str, int], ...]:
+        """(boot_id, sequence) of the rows behind `after`, in this order, at most `limit`."""
+        rows = self._file.read(
+            "SELECT boot_id, sequence FROM result WHERE (boot_id, sequence) > (?, ?)"
+            " ORDER BY boot_id, sequence LIMIT ?",
+            *after,
+            limit,
+        )
+        return tuple((str(boot_id), int(sequence)) for boot_id, sequence in rows)
+
+    def payload(self, boot_id: str, sequence: int) -> str | None:
+        """The report of this number; None when it is not written, or no longer kept."""
+        rows = self._file.read(
+            "SELECT payload FROM result WHERE boot_id = ? AND sequence = ?", boot_id, sequence
+        )
+        return rows[0][0] if rows else None
+
     def last_source_sequence(self, source: str) -> int | None:
         """The highest capture number ever accepted from this source; None when there is none."""
         return self._file.one("SELECT max(source_sequence) FROM result WHERE source = ?", source)

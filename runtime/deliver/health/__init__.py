@@ -1,0 +1,1 @@
+"""How the station is: the retained `health` message, and the same values for Prometheus."""

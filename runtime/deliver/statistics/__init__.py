@@ -1,0 +1,1 @@
+"""What a shift made: counters that agree with the outbox, as a message and as CSV."""
