@@ -83,15 +83,15 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = TIMEOUT_S
 
     def setup(self) -> None:
-        """Read the whole head first, under one deadline: http.server itself would wait for every line anew."""
+        """Read the whole head first, under one deadline: http.server would wait for every line anew."""
         super().setup()
         head = _head(self.connection)
         if b"\r\n\r\n" not in head and len(head) >= MOST_BYTES:
-            self.connection.sendall(b"HTTP/1.0 431 Request Header Fields Too Large\r\nConnection: close\r\n\r\n")
+            self.connection.sendall(b"HTTP/1.0 431 Request Header Fields Too Large\r\n\r\n")
             head = b""
         self.rfile = io.BufferedReader(io.BytesIO(head if b"\r\n\r\n" in head else b""))  # type: ignore[arg-type]
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         """The metrics."""
         if self.path != "/metrics":
             self.send_error(HTTPStatus.NOT_FOUND)
@@ -174,7 +174,8 @@ def _families(health: dict[str, Any]) -> Iterator[tuple[str, str, str, list[Samp
         disks = {purpose: disk[key] for purpose, disk in health["disks"].items()}
         yield f"disk_{key}", "gauge", f"{what} of the disk by what it is used for.", _by("purpose", disks)
     process = health["process"]
-    yield "resident_memory_bytes", "gauge", "Of the service without its children.", [({}, process["rss_bytes"])]
+    rss = process["rss_bytes"]
+    yield "resident_memory_bytes", "gauge", "Of the service without its children.", [({}, rss)]
     yield "threads", "gauge", "Of the service.", [({}, process["threads"])]
     yield "open_descriptors", "gauge", "Of the service.", [({}, process["descriptors"])]
     yield "temperature_celsius", "gauge", "By sensor.", _by("sensor", health["temperatures_c"] or {})

@@ -1,4 +1,4 @@
-"""One thread for all that happens now and then: health, statistics, lines of the audit that wait for a disk."""
+"""One thread for all that happens now and then: health, statistics, audit lines that wait for a disk."""
 
 from __future__ import annotations
 
