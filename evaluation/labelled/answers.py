@@ -35,13 +35,15 @@ NEAR_IOU = 0.1
 class Answers:
     """`defects`: reported ones with their features; `raw` [n]: their confidence as the detectors say it;
     `clean`: made-up parts that would have passed, right where they are clean; `tokens`: of each part the
-    image tokens of its tiles, [tiles, T, H]; `labelled`: parts with labels among `parts`.
+    image tokens of its tiles, [tiles, T, H], `groups`: its group, a part; `labelled`: parts with labels among
+    `parts`.
     """
 
     defects: tuple[Labelled, ...]
     raw: npt.NDArray[np.float64]
     clean: tuple[Labelled, ...]
     tokens: tuple[FloatArray, ...]
+    groups: tuple[str, ...]
     parts: int
     labelled: int
 
@@ -82,7 +84,8 @@ def answers_from_rows(
                 progress(sequence + 1, len(rows), "labelled pictures")
     missed = labelled / max(true_boxes, 1)
     counted = tuple(one if one.right else replace(one, count=missed) for one in clean)
-    return Answers(tuple(defects), np.array(raw), counted, tuple(tokens), len(rows), labelled)
+    groups = tuple(row.group for row in rows)
+    return Answers(tuple(defects), np.array(raw), counted, tuple(tokens), groups, len(rows), labelled)
 
 
 def within_types(example: Example, types: Sequence[str]) -> Example:

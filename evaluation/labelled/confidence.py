@@ -16,6 +16,8 @@ from ..sets.source import calibration_split, check_fits, rows_from_source
 from ..terminal import Progress
 from .answers import answers_from_rows
 
+NOVELTY_FIGURES = ("limit", "quantile", "parts", "tiles", "groups", "expected_share", "worst_share")
+
 
 def calibrate_confidence(
     bundle_path: Path,
@@ -60,7 +62,7 @@ def calibrate_confidence(
         "bundle": Bundle.open(bundle_path, verify=False).id,
         "recipe": recipe.id,
         "confidence": sections["confidence"],
-        "novelty": novelty and {key: novelty[key] for key in ("limit", "quantile", "parts", "tiles")},
+        "novelty": novelty and {key: novelty[key] for key in NOVELTY_FIGURES},
     }
 
 
@@ -78,7 +80,7 @@ def sections_from_rows(
     sections = {
         "confidence": confidence_section(found.defects, found.raw, found.clean, found.labelled, source)
     }
-    novelty = novelty_section(found.tokens)
+    novelty = novelty_section(found.tokens, found.groups)
     return sections if novelty is None else {**sections, "novelty": novelty}
 
 
@@ -107,6 +109,8 @@ def confidence_text(result: dict[str, Any]) -> str:
     if novelty is None:
         lines.append("novelty   not known: too few parts")
     else:
-        share = f"the {novelty['quantile']:g} quantile of {novelty['parts']} parts"
-        lines.append(f"novelty   limit {novelty['limit']:.2f}, {share}")
+        kin = "new group" if novelty["groups"] > 1 else "new part of this group"
+        share = f"{novelty['expected_share']:.1%} beyond it (worst {novelty['worst_share']:.1%})"
+        counts = f"{novelty['parts']} parts, {novelty['groups']} groups"
+        lines.append(f"novelty   limit {novelty['limit']:.2f} from {counts}; expected of a {kin}: {share}")
     return "\n".join([*lines, f"bundle    now {result['bundle']}"])

@@ -27,7 +27,7 @@ LEAST_AGREEMENT_IOU = 0.4
 one of them does not see the defect at all."""
 
 MOST_NOVELTY = 1.0
-"""unlike_training: novelty beyond the quantile of the calibration pictures that the bundle states."""
+"""unlike_training: novelty beyond the limit that the bundle states, that of calibration boards left out."""
 
 FLOOR, CEILING = 0.02, 0.9995
 """A probability is kept between them before its logit is weighed. The floor stands for a detector that does

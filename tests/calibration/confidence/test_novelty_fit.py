@@ -31,9 +31,10 @@ def parts(seed: int, count: int, *, away: float = 0.0, tiles: int | None = None)
 
 @pytest.fixture(scope="module")
 def model() -> NoveltyModel:
-    section = novelty_section(parts(2, 150))
+    section = novelty_section(parts(2, 150), ["board"] * 150)
     assert section is not None
-    assert (section["parts"], section["quantile"]) == (150, 0.99)
+    assert (section["parts"], section["quantile"], section["groups"]) == (150, 0.99, 1)
+    assert section["expected_share"] <= section["worst_share"] <= 0.05
     return NoveltyModel.from_json(json.loads(json.dumps(section)), HIDDEN)
 
 
@@ -46,7 +47,7 @@ def of_part(model: NoveltyModel, tokens: FloatArray) -> float:
 
 @pytest.mark.parametrize("tiles", [1, 5, 60])
 def test_parts_of_the_same_kind_stay_under_the_limit(model: NoveltyModel, tiles: int) -> None:
-    """The limit is the 0.99 quantile of 150: 4 % of 300 is four times that."""
+    """At most 4 % of 300, four times what the quantile says."""
     beyond = sum(of_part(model, part) > 1 for part in parts(3, 300, tiles=tiles))
     assert beyond <= 12
 
@@ -71,13 +72,51 @@ def test_no_tiles_are_nothing_new_and_no_model_knows_nothing(model: NoveltyModel
     assert empty.novelty is None
 
 
+def boards(seed: int, count: int, apart: float) -> tuple[list[FloatArray], list[str]]:
+    """30 parts of each of some boards; a board moves all of its tokens by `apart` along a way of its own."""
+    rng = np.random.default_rng(seed)
+    made, names = [], []
+    for board in range(count):
+        own = apart * rng.normal(size=HIDDEN).astype(np.float32)
+        made += [part + own for part in parts(seed * 100 + board, 30)]
+        names += [f"board{board}"] * 30
+    return made, names
+
+
+def test_boards_that_differ_widen_what_is_usual_and_a_new_board_stays_under_the_limit() -> None:
+    """Fitted part by part, each board is known already, and a new one looks unlike."""
+    made, names = boards(11, 5, 0.15)
+    new = boards(12, 4, 0.15)[0]
+    shares = {}
+    for how, kin in (("board", names), ("part", ["one"] * len(names))):
+        section = novelty_section(made, kin)
+        assert section is not None
+        fitted = NoveltyModel.from_json(section, HIDDEN)
+        shares[how] = sum(of_part(fitted, part) > 1 for part in new) / len(new)
+        assert all(of_part(fitted, part) > 1 for part in parts(4, 20, away=1.0))
+        if how == "board":
+            assert section["groups"] == 5
+            assert section["expected_share"] <= section["worst_share"] <= 0.1
+    assert shares["board"] <= 0.05 < shares["part"]
+
+
+def test_one_board_with_nearly_all_parts_is_not_left_out_whole() -> None:
+    section = novelty_section(parts(13, 100), ["large"] * 95 + ["small"] * 5)
+    assert section is not None and section["worst_share"] <= 0.1
+
+
+def test_a_group_a_part() -> None:
+    with pytest.raises(ValueError, match="20 parts and 3 groups"):
+        novelty_section(parts(14, 20), ["a", "b", "c"])
+
+
 def test_too_few_parts_give_no_limit() -> None:
-    assert novelty_section(parts(7, LEAST_PARTS - 1)) is None
-    assert novelty_section([np.zeros((0, TOKENS, HIDDEN), np.float32)] * 50) is None
+    assert novelty_section(parts(7, LEAST_PARTS - 1), ["board"] * (LEAST_PARTS - 1)) is None
+    assert novelty_section([np.zeros((0, TOKENS, HIDDEN), np.float32)] * 50, ["board"] * 50) is None
 
 
 def test_tokens_that_never_vary_are_no_error() -> None:
-    section = novelty_section([np.ones((4, TOKENS, HIDDEN), np.float32)] * 30)
+    section = novelty_section([np.ones((4, TOKENS, HIDDEN), np.float32)] * 30, ["a", "b"] * 15)
     assert section is not None
     assert of_part(NoveltyModel.from_json(section, HIDDEN), np.ones((3, TOKENS, HIDDEN), np.float32)) <= 1
 
@@ -102,7 +141,7 @@ def test_a_part_of_the_reference_costs_well_under_a_millisecond() -> None:
     """20 tiles of the reference's size; the best of many, because other processes run here too."""
     rng = np.random.default_rng(0)
     fit = [rng.normal(size=(20, 16, 192)).astype(np.float32) for _ in range(20)]
-    section = novelty_section(fit)
+    section = novelty_section(fit, ["board"] * 20)
     assert section is not None
     measured = NoveltyModel.from_json(section, 192)
     spent = []
