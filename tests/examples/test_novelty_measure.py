@@ -1,4 +1,4 @@
-"""The measurement of novelty on an untrained bundle: refused without a limit; what lies beyond one is counted."""
+"""Novelty measured on an untrained bundle: refused without a limit; what lies beyond one is counted."""
 
 from __future__ import annotations
 
