@@ -131,6 +131,7 @@ class Health:
                 nulls[name] = why_not
             return found
 
+        meter = "no_power_meter"
         evidence, power, audit_head = sources.evidence, sources.power, sources.audit_head
         table = {
             "schema": SCHEMA,
@@ -148,8 +149,8 @@ class Health:
             "evidence": asked("evidence", None if evidence is None else evidence.counts, "not_configured"),
             "disks": disk_usage(sources.disks),
             "process": process_usage(),
-            "temperatures_c": asked("temperatures_c", power and power.temperatures_c, "no_power_meter"),
-            "power_mw": asked("power_mw", power and power.power_mw, "no_power_meter"),
+            "temperatures_c": asked("temperatures_c", None if power is None else power.temperatures_c, meter),
+            "power_mw": asked("power_mw", None if power is None else power.power_mw, meter),
             "camera": asked("camera", sources.camera, "no_findings"),
             "audit": asked(
                 "audit", None if audit_head is None else lambda: _head(audit_head()), "not_configured"

@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         if b"\r\n\r\n" not in head and len(head) >= MOST_BYTES:
             self.connection.sendall(b"HTTP/1.0 431 Request Header Fields Too Large\r\n\r\n")
             head = b""
-        self.rfile = io.BufferedReader(io.BytesIO(head if b"\r\n\r\n" in head else b""))  # type: ignore[arg-type]
+        self.rfile = io.BufferedReader(io.BytesIO(head if b"\r\n\r\n" in head else b""))
 
     def do_GET(self) -> None:
         """The metrics."""

@@ -23,7 +23,12 @@ from orinspect.runtime.capture.scenes import pcb_scene
 from orinspect.runtime.config import EvidenceConfig, PrivacyZone
 from orinspect.runtime.deliver.evidence import evidence as module
 from orinspect.runtime.deliver.evidence.evidence import Evidence, is_in_sample
-from orinspect.runtime.deliver.evidence.picture import Picture, annotated, without_private_zones
+from orinspect.runtime.deliver.evidence.picture import (
+    Picture,
+    annotated,
+    encoded,
+    without_private_zones,
+)
 from orinspect.runtime.report import Image, Report
 from orinspect.tests.brokers import WAIT_S
 from orinspect.tests.report_cases import SCHEMA, report
@@ -142,7 +147,7 @@ def test_a_private_zone_is_in_no_file(tmp_path: Path, mode: Any) -> None:
         assert np.array_equal(boxless, np.repeat(raw[-1, 30:90, None], 3, axis=1))
         found.append(inside)
     if mode == "fill":
-        assert np.array_equal(*found)
+        assert np.array_equal(found[0], found[1])
 
 
 def test_a_zone_that_does_not_fit_the_picture_keeps_nothing_and_says_so(tmp_path: Path) -> None:
@@ -211,7 +216,7 @@ def test_a_full_queue_drops_evidence_and_never_the_result(
 ) -> None:
     begun, go = threading.Event(), threading.Event()
 
-    def slow(picture: Picture, form: str, real: Any = module.encoded) -> bytes:
+    def slow(picture: Picture, form: str, real: Any = encoded) -> bytes:
         begun.set()
         assert go.wait(WAIT_S)
         return bytes(real(picture, form))
