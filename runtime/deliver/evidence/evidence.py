@@ -43,8 +43,8 @@ class _Work:
 class Evidence:
     """The evidence in `config.folder`; a context manager that writes what waits before it closes.
 
-    `alarm(code, text)` is told `evidence.not_written` when evidence cannot be written, and with None when it
-    can again. Safe to use from several threads.
+    `alarm(code, text)`, which may be set later, is told `evidence.not_written` when evidence cannot be
+    written, and with None when it can again. Safe to use from several threads.
     """
 
     def __init__(
@@ -55,7 +55,8 @@ class Evidence:
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.problem: str | None = None
-        self._config, self._alarm, self._monotonic_s = config, alarm, monotonic_s
+        self.alarm = alarm
+        self._config, self._monotonic_s = config, monotonic_s
         quota = {"reject": config.reject_mib, "review": config.review_mib, "pass": config.pass_mib}
         self._shelf = Shelf(
             config.folder, {name: mib * MIB for name, mib in quota.items()}, config.free_mib * MIB
@@ -177,7 +178,7 @@ class Evidence:
         if (before is None) != (problem is None):
             if problem is not None:
                 log.error("%s", problem)
-            self._alarm(ALARM, problem)
+            self.alarm(ALARM, problem)
 
     def _free_room(self) -> None:
         with self._mutex:
