@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -78,7 +79,10 @@ class PartConfig:
 class MqttConfig:
     """[mqtt]: the broker, and the root under which `result`, `state` and the others stand.
 
-    `inflight`: reports on the way at a time. The password is the content of `password_file`.
+    `inflight`: reports on the way at a time. The password is the first line of `password_file`, or the
+    systemd credential `password_credential`. TLS is used with `tls`, `ca_file` or `cert_file`, from
+    `tls_version` on; `cert_file` and `key_file` are this station's own (mutual TLS). `ack = "required"`: a
+    report that the MES did not acknowledge within `ack_timeout_s` is sent again.
     """
 
     host: str
@@ -88,8 +92,14 @@ class MqttConfig:
     protocol: MqttProtocol = "auto"
     username: str | None = None
     password_file: Path | None = None
+    password_credential: str | None = None
     ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
     tls: bool = False
+    tls_version: Literal["1.2", "1.3"] = "1.2"
+    ack: Literal["none", "required"] = "none"
+    ack_timeout_s: float = number(60.0, least=1)
     keepalive_s: int = number(30, least=1)
     connect_timeout_s: float = number(10.0, least=0.1)
     retry_least_s: float = number(0.5, least=0.01)
@@ -99,10 +109,18 @@ class MqttConfig:
 
 @dataclass(frozen=True)
 class OutboxConfig:
-    """[outbox]: the SQLite file, published rows kept in it, and how long a stop waits for the broker."""
+    """[outbox]: the SQLite file, published rows kept in it, and how long a stop waits for the broker.
+
+    Its bounds: rows that are not delivered, MiB of the file, MiB that stay free on its disk, and MiB that a
+    reserved file holds for the moment when the disk is full.
+    """
 
     path: Path
     keep: int = number(10_000, least=1)
+    most_rows: int = number(2_000_000, least=10)
+    most_mib: int = number(8192, least=1)
+    free_mib: int = number(64, least=0)
+    reserve_mib: int = number(8, least=0, most=1024)
     drain_timeout_s: float = number(20.0, least=0)
 
 
@@ -212,10 +230,30 @@ def read_config(path: str | Path) -> tuple[ServiceConfig | None, list[str]]:
     config: ServiceConfig | None = reader.dataclass_from_table(ServiceConfig, table_from_bytes(content, path))
     if config is None:
         return None, reader.problems
-    problems = [f"{path}: {sentence}" for sentence in _contradictions(config)]
+    mqtt, problem = _with_credential(config.mqtt)
+    config = dataclasses.replace(config, mqtt=mqtt)
+    problems = [f"{path}: {sentence}" for sentence in (*problem, *_contradictions(config))]
     if problems:
         return None, problems
     return dataclasses.replace(config, name=path.name, sha256=hashlib.sha256(content).hexdigest()), []
+
+
+def _with_credential(mqtt: MqttConfig) -> tuple[MqttConfig, list[str]]:
+    """The password's file where systemd put the credential (LoadCredential=), or what is wrong."""
+    name = mqtt.password_credential
+    if name is None:
+        return mqtt, []
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    wrong = None
+    if mqtt.password_file is not None:
+        wrong = "mqtt.password_file is given, too; leave one out"
+    elif "/" in name or name in ("", ".", ".."):
+        wrong = "give a name of LoadCredential=, not a path"
+    elif folder is None:
+        wrong = "systemd gives this process no credentials; add LoadCredential= to the unit"
+    if folder is None or wrong is not None:
+        return mqtt, [f"mqtt.password_credential is {name!r}; {wrong}"]
+    return dataclasses.replace(mqtt, password_file=Path(folder) / name), []
 
 
 def _contradictions(config: ServiceConfig) -> list[str]:
@@ -227,6 +265,10 @@ def _contradictions(config: ServiceConfig) -> list[str]:
     ):
         if value < least:
             found.append(f"{key} is {value:g}; it must be at least {least:g}, {other}")
+    if mqtt.key_file is not None and mqtt.cert_file is None:
+        found.append("mqtt.key_file is given without mqtt.cert_file; give both for mutual TLS")
+    if mqtt.password_file is not None and mqtt.username is None:
+        found.append("a password is given without mqtt.username; MQTT 3.1.1 sends none without a name")
     if not mqtt.root or mqtt.root != mqtt.root.strip("/") or set(mqtt.root) & set("+#\0$"):
         found.append(
             f"mqtt.root is {mqtt.root!r}; give a topic such as 'enterprise/site/area/line/station',"

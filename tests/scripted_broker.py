@@ -47,7 +47,7 @@ class Gone:
     said_goodbye: bool
 
 
-Answer = Literal["ack", "silence", "close", "refuse"]
+Answer = Literal["ack", "silence", "close", "refuse"] | int  # a number: PUBACK with this reason code
 
 
 class ScriptedBroker:
@@ -84,6 +84,13 @@ class ScriptedBroker:
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def disconnect(self, code: int) -> None:
+        """Say goodbye to every client with a reason code of MQTT 5, and close."""
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.sendall(bytes([0xE0, 2, code, 0]))
+        self.drop()
 
     def next(
         self, kind: type[Connect] | type[Publish] | type[Gone], topic: str = ""
@@ -145,9 +152,10 @@ class ScriptedBroker:
         answer = self.puback(publish)
         if answer == "ack":
             connection.sendall(b"\x40\x02" + struct.pack("!H", publish.mid))
-        elif answer == "refuse":
+        elif answer == "refuse" or isinstance(answer, int):
             assert level == 5, "3.1.1 has no negative PUBACK"
-            connection.sendall(b"\x40\x04" + struct.pack("!H", publish.mid) + b"\x87\x00")
+            code = answer if isinstance(answer, int) else 0x87
+            connection.sendall(b"\x40\x04" + struct.pack("!HBB", publish.mid, code, 0))
         return answer != "close"
 
 

@@ -1,8 +1,8 @@
 """The delivery thread: reports from the outbox to the broker, and the station's state beside them.
 
-At least once, in the outbox's order: a row is marked only by its PUBACK, and whatever a broken connection
-left unmarked is sent again over the next one. Everything that concerns delivery happens in this one thread,
-which waits on one queue of events; the other threads only put events there.
+At least once: a row is marked only by its PUBACK, and whatever a broken connection left unmarked is sent
+again over the next one. Reports go in the outbox's order, but new ones do not wait behind a backlog. All of
+it happens in this one thread, which waits on one queue of events; the other threads only put events there.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from typing import Any
 from ..config import MqttConfig
 from ..errors import ConfigError, DeliveryError
 from ..report import timestamp
-from .ack import result_ids_from_ack
+from .link.alarm import Alarms
 from .link.mail import Command, Letter, Mail
+from .link.rounds import Rounds
+from .link.session import Session
+from .link.suspects import Suspects
 from .mqtt import (
     OTHER_PROTOCOL_MAY_HELP,
-    Acknowledged,
+    SESSION_TAKEN_OVER,
+    LinkError,
     Lost,
     MqttLink,
     Protocol,
-    Received,
     RefusedError,
     Will,
 )
@@ -44,8 +47,23 @@ STATES = (
     "stopping",
     "offline",
 )
-_LETTERS_AT_ONCE = 5  # on the way beside the reports
-_PUBACK_SLACK = 1.5  # of keepalive_s: a broker that answers pings but no PUBLISH for longer is no use
+_TAKEN_OVER_MOST, _LOST_MOST, _WITHIN_S = 3, 6, 600.0  # connections that end so within this time
+_RETRY_REFUSED_S = 3600.0
+_CLEARED_BY_CONNECTING = (
+    "mqtt.unreachable",
+    "mqtt.no_answer",
+    "mqtt.bad_user",
+    "mqtt.not_authorised",
+    "mqtt.client_id_refused",
+    "mqtt.banned",
+    "mqtt.refused",
+)
+_CLEARED_BY_CALM = (
+    "mqtt.connection_lost",
+    "mqtt.connection_unstable",
+    "mqtt.session_taken_over",
+    "mqtt.duplicate_client_id",
+)
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +92,9 @@ class _Wake:
 class Publisher:
     """Start with `start`, `wake` it after each commit, end with `close`, which delivers what it still can.
 
-    `on_failure` is called in the delivery thread when the broker refuses the first connection for good; the
-    thread ends then and `failure` holds the error. `on_command`, set before `start`, is called in the
+    Whatever the broker says, delivery waits and tries again, under an alarm. `on_failure` is called in the
+    delivery thread when the configuration names a file that cannot be used, before there was any connection;
+    the thread ends then and `failure` holds the error. `on_command`, set before `start`, is called in the
     delivery thread with every message on `cmd/#`: it must not wait, and answers with `answer` from any
     thread.
     """
@@ -89,22 +108,37 @@ class Publisher:
         on_failure: Callable[[], None],
         random: Callable[[], float],
         unix_s: Callable[[], float] = time.time,
+        is_clock_synchronised: Callable[[], bool] = lambda: True,
+        calm_s: float = 60.0,
     ) -> None:
-        """`facts` names the station; its state and reason do not matter. `random()` lies in [0, 1)."""
+        """`facts` names the station; its state and reason do not matter. `random()` lies in [0, 1).
+
+        `is_clock_synchronised` tells an expired certificate from a clock that was never set. A connection is
+        trusted again, and its alarms are cleared, when it has lasted for `calm_s`.
+        """
         self.failure: DeliveryError | ConfigError | None = None
         self.on_command: Callable[[Command], None] | None = None
         self.connections = 0
         self.last_error = "never tried"
-        self._outbox, self._config, self._facts = outbox, config, facts
+        self.outbox, self.config, self._facts = outbox, config, facts
         self._on_failure, self._random, self._unix_s = on_failure, random, unix_s
-        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._states: queue.SimpleQueue[StationState] = queue.SimpleQueue()
-        self._mail = Mail()
-        self._state: StationState | None = None
+        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.states: queue.SimpleQueue[StationState] = queue.SimpleQueue()
+        self.mail = Mail()
+        names = {"device_id": facts.device_id, "station_id": facts.station_id, "boot_id": facts.boot_id}
+        self.alarms = Alarms(names, lambda text: self.publish("alarm", text), unix_s)
+        self.suspects = Suspects()
+        self.refusals: dict[str, int] = {}  # result_id -> negative PUBACKs that do not say whose fault it is
+        self.rounds: Rounds | None = None
+        self._is_clock_synchronised, self._calm_s = is_clock_synchronised, calm_s
+        self._taken_over_s: list[float] = []  # monotonic
+        self._lost_s: list[float] = []
+        self._retried_refused_s: float | None = None
+        self.state: StationState | None = None
         self._protocols: tuple[Protocol, ...] = (
             ("5", "3.1.1") if config.protocol == "auto" else (config.protocol,)
         )
-        self._deadline: float | None = None  # monotonic seconds; set once the thread must end
+        self.deadline_s: float | None = None  # monotonic seconds; set once the thread must end
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
 
     def start(self) -> None:
@@ -113,49 +147,55 @@ class Publisher:
 
     def wake(self) -> None:
         """A report was committed."""
-        self._events.put(_Wake())
+        self.events.put(_Wake())
 
     def announce(self, state: str, reason: str | None = None) -> None:
         """Publish the station's state, retained; while there is no connection only the last one is kept."""
-        self._states.put(self._facts_as(state, reason))
-        self._events.put(_Wake())
+        self.states.put(self.state_now(state, reason))
+        self.events.put(_Wake())
 
     def publish(self, name: str, payload: str, *, retain: bool = False) -> None:
         """Publish on `<root>/<name>` at QoS 1, from any thread; nothing waits. While there is no connection a
         retained topic keeps its last message, any other topic the last hundred. `result` and `state` have
         ways of their own."""
-        self._mail.post(Letter(name, payload, retain))
-        self._events.put(_Wake())
+        self.mail.post(Letter(name, payload, retain))
+        self.events.put(_Wake())
+
+    def alarm(self, code: str, text: str | None) -> None:
+        """Raise an alarm of the closed list (link/alarm.py) with this sentence, or clear it with None; from
+        any thread. `alarms.on_change` is told, so that the station's state can follow."""
+        self.alarms.set(code, text)
 
     def answer(self, command: Command, payload: str) -> None:
         """Answer a command where its sender listens: the response topic of MQTT 5 with its correlation data,
         else `cmd-response`. A response topic may not be one of this station's own: a command must not be
         able to forge a report."""
         topic = command.response_topic
-        root = f"{self._config.root}/"
+        root = f"{self.config.root}/"
         is_ours = topic is not None and f"{topic}/".startswith(root)
         if (
             topic is None
             or set(topic) & set("+#\0")
             or (is_ours and topic[len(root) :].split("/")[0] != "cmd-response")
         ):
-            self._mail.post(Letter("cmd-response", payload, correlation=command.correlation))
+            self.mail.post(Letter("cmd-response", payload, correlation=command.correlation))
         else:
-            self._mail.post(Letter(topic, payload, is_full=True, correlation=command.correlation))
-        self._events.put(_Wake())
+            self.mail.post(Letter(topic, payload, is_full=True, correlation=command.correlation))
+        self.events.put(_Wake())
 
     def close(self, timeout_s: float) -> int:
         """Deliver what waits for at most `timeout_s`, publish `offline`, disconnect; return what is left.
 
         A `fault` stays the retained state: whoever looks later must see why the station is not there.
         """
-        self._deadline = time.monotonic() + timeout_s
-        self._events.put(_Wake())
+        self.deadline_s = time.monotonic() + timeout_s
+        self.events.put(_Wake())
         if self._thread.ident is not None:
-            self._thread.join(timeout_s + self._config.connect_timeout_s + 5.0)
-        return self._outbox.counts()["committed"]
+            self._thread.join(timeout_s + self.config.connect_timeout_s + 5.0)
+        return self.outbox.counts()["committed"]
 
-    def _facts_as(self, state: str, reason: str | None) -> StationState:
+    def state_now(self, state: str, reason: str | None) -> StationState:
+        """This station's message on `state`, dated now."""
         facts = self._facts
         since = timestamp(self._unix_s())
         return StationState(state, reason, since, facts.device_id, facts.station_id, facts.boot_id)
@@ -166,41 +206,115 @@ class Publisher:
             self._deliver()
         except BaseException as error:
             log.exception("delivery stopped unexpectedly")
+            self.alarms.set("mqtt.stopped", repr(error))
             self.failure = DeliveryError(f"delivery stopped unexpectedly: {error!r}")
             self._on_failure()
 
     def _deliver(self) -> None:
         """Connect, serve until the connection breaks, wait, again."""
+        if self.config.ack == "required":
+            self.rounds = Rounds(self.config.ack_timeout_s, self.outbox.first_due(), time.monotonic())
         attempt = 0
-        while not self._is_finished():
+        while not self.is_finished():
             try:
                 link = self._connected()
-            except (DeliveryError, ConfigError) as error:
-                lasting = isinstance(error, ConfigError) or (
-                    isinstance(error, RefusedError) and error.lasting
-                )
-                if lasting and not self.connections:
+            except (LinkError, ConfigError) as error:
+                if isinstance(error, ConfigError) and not self.connections:
                     self.failure = error
                     self._on_failure()
                     return
                 problem = str(error)
+                code = error.alarm if isinstance(error, LinkError) else "config.unusable"
+                if code not in self.alarms.standing():
+                    self.alarms.clear("tls.", "config.", *_CLEARED_BY_CONNECTING)
+                self.alarms.set(code, problem)
             else:
                 self.connections += 1
-                log.info("connected to %s:%d, MQTT %s", self._config.host, self._config.port, link.protocol)
-                attempt = 0
-                try:
-                    with link:
-                        done = _Session(self, link).serve()
-                except DeliveryError as error:  # the outbox: a full disk may have room again later
-                    done = str(error)
+                log.info("connected to %s:%d, MQTT %s", self.config.host, self.config.port, link.protocol)
+                self.alarms.clear("tls.", "config.", *_CLEARED_BY_CONNECTING)
+                done, is_good = self._serve(link)
                 if done is None:
                     return
                 problem = done
+                attempt = 0 if is_good else attempt
             self.last_error = problem
-            delay_s = self._delay_s(attempt)
+            delay_s = self.delay_s(attempt)
             log.warning("%s; reports wait in the outbox, next attempt in %.1f s", problem, delay_s)
             self._rest(delay_s)
             attempt += 1
+
+    def _serve(self, link: MqttLink) -> tuple[str | None, bool]:
+        """One session: why it ended, None when the work is done, and whether the next may come at once."""
+        session: Session | None = None
+        try:
+            with link:
+                self._retry_refused()
+                session = Session(self, link)
+                done = session.serve()
+        except DeliveryError as error:  # the outbox: a full disk may have room again later
+            self.alarms.set("outbox.refuses", str(error))
+            return str(error), session is not None and session.confirmed > 0
+        if done is None:
+            return None, True
+        is_unreadable = isinstance(done, Lost) and done.is_unreadable
+        aside = self.suspects.lost(session.on_the_way(), is_unreadable=is_unreadable)
+        if aside is not None:
+            self.set_aside(aside, "the connection breaks whenever it is sent", "mqtt.packet_too_large")
+        if isinstance(done, Lost) and done.code == SESSION_TAKEN_OVER:
+            self._note_end(self._taken_over_s, _TAKEN_OVER_MOST)
+            if len(self._taken_over_s) < _TAKEN_OVER_MOST:
+                self.alarms.set("mqtt.session_taken_over", done.reason)
+            else:
+                self.alarms.set(
+                    "mqtt.duplicate_client_id",
+                    f"somebody else uses {self._client_id()!r}, too: {done.reason}",
+                )
+            return done.reason, False  # at once we would throw the other one out again
+        reason = done if isinstance(done, str) else done.reason
+        self._note_end(self._lost_s, _LOST_MOST)
+        is_unstable = len(self._lost_s) >= _LOST_MOST
+        if is_unstable:  # some brokers close without a word when another client takes our id
+            self.alarms.set(
+                "mqtt.connection_unstable",
+                f"{_LOST_MOST} connections were lost in {_WITHIN_S / 60:g} minutes; is {self._client_id()!r}"
+                f" used by somebody else? {reason}",
+            )
+        self.alarms.set("mqtt.connection_lost", reason)
+        return reason, session.confirmed > 0 and not is_unstable
+
+    def _note_end(self, ends_s: list[float], most: int) -> None:
+        """Add the end of a connection to those that are recent, the last `most` of them."""
+        now = time.monotonic()
+        ends_s[:] = [*[s for s in ends_s if s > now - _WITHIN_S][1 - most :], now]
+
+    def calm_at(self, begun_s: float) -> float | None:
+        """When the present connection will have lasted long enough to clear its alarms; None: none stand."""
+        standing = any(code in _CLEARED_BY_CALM for code in self.alarms.standing())
+        return begun_s + self._calm_s if standing else None
+
+    def be_calm(self, begun_s: float) -> None:
+        """Clear what a lasting connection disproves."""
+        calm = self.calm_at(begun_s)
+        if calm is not None and time.monotonic() >= calm:
+            self.alarms.clear(*_CLEARED_BY_CALM)
+
+    def set_aside(self, result_id: str, reason: str, code: str) -> None:
+        """The broker will not have this report; the ones behind it go on."""
+        log.error("report %s is set aside: %s", result_id, reason)
+        self.outbox.mark_refused(result_id, reason)
+        self.alarms.set(code, f"report {result_id} is set aside: {reason}")
+
+    def _retry_refused(self) -> None:
+        """Once at the start and once an hour, with a new connection: the broker may have changed its mind."""
+        now = time.monotonic()
+        if self._retried_refused_s is not None and now < self._retried_refused_s + _RETRY_REFUSED_S:
+            return
+        self._retried_refused_s = now
+        if self.outbox.retry_refused():
+            self.alarms.clear("mqtt.packet_too_large", "mqtt.report_refused")
+
+    def _client_id(self) -> str:
+        return self.config.client_id or f"orinspect-{self._facts.device_id}-{self._facts.station_id}"
 
     def _connected(self) -> MqttLink:
         """A new link, in the newest protocol that the broker speaks."""
@@ -208,11 +322,15 @@ class Publisher:
         will = StationState(
             "offline", "connection lost", None, facts.device_id, facts.station_id, facts.boot_id
         )
-        client_id = self._config.client_id or f"orinspect-{facts.device_id}-{facts.station_id}"
         for protocol in self._protocols:
             try:
                 link = MqttLink(
-                    self._config, client_id, Will(self.topic("state"), will.to_json()), self._events, protocol
+                    self.config,
+                    self._client_id(),
+                    Will(self.topic("state"), will.to_json()),
+                    self.events,
+                    protocol,
+                    is_clock_synchronised=self._is_clock_synchronised,
                 )
             except RefusedError as error:
                 if error.code in OTHER_PROTOCOL_MAY_HELP and protocol != self._protocols[-1]:
@@ -224,168 +342,28 @@ class Publisher:
 
     def topic(self, name: str) -> str:
         """The full topic of `result`, `state`, ..."""
-        return f"{self._config.root}/{name}"
+        return f"{self.config.root}/{name}"
 
-    def _delay_s(self, attempt: int) -> float:
-        """Doubling with jitter, so that a line of stations does not come back in one instant."""
-        ceiling = min(self._config.retry_least_s * 2.0 ** min(attempt, 16), self._config.retry_most_s)
+    def delay_s(self, attempt: int) -> float:
+        """Seconds of rest, doubling with jitter: a line of stations must not come back in one instant."""
+        ceiling = min(self.config.retry_least_s * 2.0 ** min(attempt, 16), self.config.retry_most_s)
         return ceiling * (0.5 + 0.5 * self._random())
 
     def _rest(self, delay_s: float) -> None:
         """Wait, but not beyond the end of the thread's time."""
         until = time.monotonic() + delay_s
-        while not self._is_finished():
-            end = until if self._deadline is None else min(until, self._deadline)
+        while not self.is_finished():
+            end = until if self.deadline_s is None else min(until, self.deadline_s)
             left_s = end - time.monotonic()
             if left_s <= 0:
                 return
             try:
-                self._events.get(timeout=left_s)
+                self.events.get(timeout=left_s)
             except queue.Empty:
                 return
 
-    def _is_finished(self) -> bool:
+    def is_finished(self) -> bool:
         """True when the thread must end and has nothing left to do, or no time left to do it."""
-        if self._deadline is None:
+        if self.deadline_s is None:
             return False
-        return time.monotonic() >= self._deadline or not self._outbox.waiting(1)
-
-
-class _Session:
-    """What happens over one link: messages on the way and what their answers will mean."""
-
-    def __init__(self, publisher: Publisher, link: MqttLink) -> None:
-        self._publisher, self._link = publisher, link
-        self._outbox, self._inflight = publisher._outbox, publisher._config.inflight
-        self._reports: dict[int, str] = {}  # message id -> result_id
-        self._states: set[int] = set()  # message ids of states on the way
-        self._letters: dict[int, int] = {}  # message id -> number of the letter
-
-    def serve(self) -> str | None:
-        """Run until the work is done (None) or the connection is no use any more (why)."""
-        publisher = self._publisher
-        self._link.subscribe(publisher.topic("ack"))
-        if publisher.on_command is not None:
-            self._link.subscribe(publisher.topic("cmd/#"))
-        publisher._mail.begin()
-        if publisher._state is not None:
-            self._send_state(publisher._state)
-        goodbye = False
-        while True:
-            self._send_states()
-            self._send_letters()
-            self._send_reports()
-            if publisher._deadline is not None:
-                if not goodbye and (publisher._is_finished() and publisher._states.empty()):
-                    if publisher._state is None or publisher._state.state != "fault":
-                        self._send_state(publisher._facts_as("offline", "stopped"))
-                    goodbye = True
-                if goodbye and not self._states:
-                    return None
-            try:
-                event = publisher._events.get(timeout=self._patience_s(goodbye))
-            except queue.Empty:
-                if publisher._deadline is None:
-                    return "the broker confirms nothing any more"
-                if goodbye:
-                    return None
-                continue
-            problem = self._handle(event)
-            if problem is not None:
-                return problem
-
-    def _patience_s(self, goodbye: bool) -> float | None:
-        """How long to wait for the next event; None: for ever, nothing is on the way."""
-        deadline = self._publisher._deadline
-        if goodbye:
-            return 2.0
-        if deadline is not None:
-            return max(deadline - time.monotonic(), 0.0)
-        return self._publisher._config.keepalive_s * _PUBACK_SLACK if self._is_owed() else None
-
-    def _is_owed(self) -> bool:
-        """True while the broker has to confirm something."""
-        return bool(self._reports or self._states or self._letters)
-
-    def _handle(self, event: Any) -> str | None:
-        """Take one event; a text says that the link is no use any more."""
-        if isinstance(event, Received):
-            self._receive(event)
-        elif isinstance(event, Lost) and event.link is self._link:
-            return event.reason
-        elif isinstance(event, Acknowledged) and event.link is self._link:
-            self._states.discard(event.mid)
-            number = self._letters.pop(event.mid, None)
-            if number is not None:
-                self._publisher._mail.settle(number)
-            result_id = self._reports.pop(event.mid, None)
-            if event.reason is not None:
-                return f"the broker refused {result_id or 'the state'}: {event.reason}"
-            if result_id is not None:
-                self._outbox.mark_published(result_id)
-        return None
-
-    def _send_reports(self) -> None:
-        """Put the oldest waiting reports on the way, as many as may be there."""
-        room = self._inflight - len(self._reports)
-        if room <= 0:
-            return
-        on_the_way = set(self._reports.values())
-        for row in self._outbox.waiting(self._inflight):
-            if row.result_id not in on_the_way and room > 0:
-                self._reports[self._link.publish(self._publisher.topic("result"), row.payload)] = (
-                    row.result_id
-                )
-                room -= 1
-
-    def _send_letters(self) -> None:
-        """Put other messages on the way, a few at a time."""
-        publisher = self._publisher
-        for number, letter in publisher._mail.take(_LETTERS_AT_ONCE - len(self._letters)):
-            topic = letter.topic if letter.is_full else publisher.topic(letter.topic)
-            mid = self._link.publish(
-                topic, letter.payload, retain=letter.retain, correlation=letter.correlation
-            )
-            self._letters[mid] = number
-
-    def _send_states(self) -> None:
-        """Publish every state announced meanwhile, in order."""
-        while True:
-            try:
-                state = self._publisher._states.get_nowait()
-            except queue.Empty:
-                return
-            self._send_state(state)
-
-    def _send_state(self, state: StationState) -> None:
-        self._publisher._state = state
-        self._states.add(self._link.publish(self._publisher.topic("state"), state.to_json(), retain=True))
-
-    def _receive(self, message: Received) -> None:
-        """Take a message of somebody else; whatever it holds, delivery goes on."""
-        name = message.topic[len(self._publisher.topic("")) :]
-        if name == "ack":
-            self._acknowledge(message.payload)
-        elif name.startswith("cmd/") and self._publisher.on_command is not None:
-            command = Command(
-                name[len("cmd/") :],
-                message.payload,
-                message.is_retained,
-                message.response_topic,
-                message.correlation,
-            )
-            try:
-                self._publisher.on_command(command)
-            except Exception:
-                log.exception("the command %r failed", command.name)
-
-    def _acknowledge(self, payload: bytes) -> None:
-        """The MES has these reports. Any other message is logged: a stranger's mistake must not stop us."""
-        try:
-            result_ids = result_ids_from_ack(payload)
-        except DeliveryError as error:
-            log.warning("%s", error)
-            return
-        for result_id in result_ids:
-            if not self._outbox.mark_acknowledged(result_id):
-                log.warning("ack: unknown result %r", result_id)
+        return time.monotonic() >= self.deadline_s or not self.outbox.waiting(1)

@@ -118,3 +118,37 @@ def test_every_number_is_refused_below_its_least(tmp_path: Path) -> None:
         for key, value in keys.items():
             with pytest.raises(ConfigError, match=f"{table}.{key} is"):
                 load_config(_file(tmp_path, TEXT.replace(f"[{table}]", f"[{table}]\n{key} = {value}")))
+
+
+def test_a_password_may_be_a_systemd_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = 'username = "u"\npassword_credential = "mqtt-password"'
+    path = _file(tmp_path, TEXT.replace("[outbox]", f"{lines}\n[outbox]"))
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    with pytest.raises(ConfigError, match="LoadCredential"):
+        load_config(path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "run"))
+    assert load_config(path).mqtt.password_file == tmp_path / "run" / "mqtt-password"
+
+
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        ('username = "u"\npassword_credential = "../x"', ["password_credential", "../x"]),
+        (
+            'username = "u"\npassword_credential = "x"\npassword_file = "y"',
+            ["password_file", "leave one out"],
+        ),
+        ('password_file = "y"', ["mqtt.username"]),
+        ('key_file = "y"', ["mqtt.key_file", "mqtt.cert_file"]),
+        ('tls_version = "1.1"', ["mqtt.tls_version", "'1.1'"]),
+        ('ack = "maybe"', ["mqtt.ack", "'maybe'"]),
+    ],
+)
+def test_what_does_not_fit_together_in_mqtt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str, names: list[str]
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    with pytest.raises(ConfigError) as caught:
+        load_config(_file(tmp_path, TEXT.replace("[outbox]", f"{lines}\n[outbox]")))
+    for name in names:
+        assert name in str(caught.value)

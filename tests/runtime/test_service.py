@@ -268,16 +268,16 @@ def test_a_folder_with_a_broken_picture_and_a_late_one_is_inspected_whole_and_on
     assert _outbox(tmp_path) == {"accepted": 0, "committed": 0, "published": 5, "acknowledged": 0}
 
 
-def test_a_broker_that_refuses_is_exit_code_1_and_one_sentence(tmp_path: Path) -> None:
+def test_reports_that_a_broker_refuses_are_kept_and_the_end_says_why(tmp_path: Path) -> None:
     with (
         ScriptedBroker(connack=lambda connect: NOT_AUTHORISED[connect.level]) as broker,
         Line(tmp_path, broker.port) as line,
     ):
         assert line.finish() == 1
         last = line.errors.read_text().splitlines()[-1]
-        assert last.startswith("orinspect: broker 127.0.0.1")
+        assert last.startswith("orinspect: 6 reports are not delivered")
         assert "Not authorized" in last
-    assert _outbox(tmp_path)["accepted"] == 0
+    assert _outbox(tmp_path)["committed"] == 6
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 import pytest
 
 from orinspect.runtime.config import MqttConfig
-from orinspect.runtime.deliver.mqtt import RefusedError
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.deliver.publisher import Publisher, StationState
 from orinspect.runtime.errors import ConfigError
@@ -125,11 +125,12 @@ def test_a_report_that_nobody_confirms_is_still_waiting_after_the_stop(outbox: O
 
 
 def test_no_more_than_inflight_are_on_the_way(outbox: Outbox) -> None:
+    """One of the four places is kept for what is inspected while the backlog drains."""
     gate = threading.Event()
     _commit(outbox, *range(1, 8))
     with (
         ScriptedBroker(puback=lambda publish: "ack" if gate.is_set() else "silence") as broker,
-        _publishing(outbox, _config(broker.port, inflight=3)),
+        _publishing(outbox, _config(broker.port, inflight=4)),
     ):
         assert _reports(broker, 3) == [1, 2, 3]
         assert outbox.counts()["published"] == 0
@@ -152,19 +153,30 @@ def test_a_broken_connection_comes_back_with_the_last_state(outbox: Outbox) -> N
 
 
 @pytest.mark.parametrize("protocol", ["auto", "5", "3.1.1"])
-def test_a_refusal_for_good_ends_it_and_names_the_reason(outbox: Outbox, protocol: str) -> None:
-    failed = threading.Event()
+def test_a_refusal_is_an_alarm_by_name_and_is_waited_out(outbox: Outbox, protocol: str) -> None:
+    is_welcome = threading.Event()
     _commit(outbox, 1)
-    with ScriptedBroker(connack=lambda connect: NOT_AUTHORISED[connect.level]) as broker:
+    with ScriptedBroker(
+        connack=lambda connect: 0 if is_welcome.is_set() else NOT_AUTHORISED[connect.level]
+    ) as broker:
         config = _config(broker.port, protocol=protocol)
-        with _publishing(outbox, config, failed.set) as publisher:
-            assert failed.wait(WAIT_S)
-            assert isinstance(publisher.failure, RefusedError)
-            message = str(publisher.failure)
+        with _publishing(outbox, config) as publisher:
+            for _ in range(3):
+                broker.next(Connect)
+            message = publisher.alarms.standing()["mqtt.not_authorised"]
             assert f"127.0.0.1:{broker.port}" in message
             assert "Not authorized" in message
             assert "135" in message
-    assert outbox.counts()["committed"] == 1
+            assert outbox.counts()["committed"] == 1
+            is_welcome.set()
+            alarms = [json.loads(broker.next(Publish, "/alarm").payload) for _ in range(2)]  # type: ignore[union-attr]
+            assert _reports(broker, 1) == [1]
+            assert publisher.close(WAIT_S) == 0
+            assert publisher.failure is None
+            assert [(alarm["code"], alarm["active"]) for alarm in alarms] == [
+                ("mqtt.not_authorised", True),
+                ("mqtt.not_authorised", False),
+            ]
 
 
 def test_a_refusal_after_it_worked_once_is_waited_out(outbox: Outbox) -> None:
@@ -235,6 +247,155 @@ def test_a_negative_puback_is_not_a_delivery(outbox: Outbox) -> None:
         assert publisher.close(WAIT_S) == 0
 
 
+def _alarm_texts(publisher: Publisher) -> queue.Queue[tuple[str, str | None]]:
+    """Alarms as they are raised and cleared."""
+    found: queue.Queue[tuple[str, str | None]] = queue.Queue()
+    publisher.alarms.on_change = lambda code, text: found.put((code, text))
+    return found
+
+
+def _until(alarms: queue.Queue[tuple[str, str | None]], code: str, is_raised: bool = True) -> str:
+    while True:
+        found, text = alarms.get(timeout=WAIT_S)
+        if found == code and (text is not None) == is_raised:
+            return text or ""
+
+
+@pytest.mark.parametrize(
+    ("codes", "alarm"),
+    [
+        ([0x99], "mqtt.report_refused"),  # payload format invalid: about this report
+        ([0x95], "mqtt.report_refused"),  # no code of PUBACK, and paho reads no such packet
+        ([0x80, 0x80, 0x80], "mqtt.report_refused"),  # unspecified, three times
+    ],
+)
+def test_a_report_that_the_broker_will_not_have_lets_the_others_pass(
+    outbox: Outbox, codes: list[int], alarm: str
+) -> None:
+    answers = iter(codes)
+    _commit(outbox, 1, 2)
+    with ScriptedBroker(
+        puback=lambda publish: next(answers, "ack") if b'"n": 1}' in publish.payload else "ack"
+    ) as broker:
+        publisher = Publisher(
+            outbox, _config(broker.port, inflight=1), FACTS, on_failure=lambda: None, random=lambda: 0.5
+        )
+        alarms = _alarm_texts(publisher)
+        publisher.start()
+        assert "r1" in _until(alarms, alarm if codes != [0x95] else "mqtt.packet_too_large")
+        assert publisher.close(WAIT_S) == 1
+    assert outbox.refused() == 1
+    assert outbox.counts()["published"] == 1
+    with ScriptedBroker() as broker, _publishing(outbox, _config(broker.port)) as publisher:
+        assert _reports(broker, 1) == [1]  # the next start asks again
+        assert publisher.close(WAIT_S) == 0
+
+
+@pytest.mark.parametrize(("code", "alarm"), [(0x87, "mqtt.publish_denied"), (0x97, "mqtt.quota")])
+def test_a_refusal_that_is_about_all_reports_is_waited_out(outbox: Outbox, code: int, alarm: str) -> None:
+    answers: Iterator[Answer] = iter([code, code])
+    _commit(outbox, 1)
+    with ScriptedBroker(
+        puback=lambda publish: next(answers, "ack") if publish.topic.endswith("result") else "ack"
+    ) as broker:
+        publisher = Publisher(
+            outbox, _config(broker.port), FACTS, on_failure=lambda: None, random=lambda: 0.5
+        )
+        alarms = _alarm_texts(publisher)
+        publisher.start()
+        assert "r1" in _until(alarms, alarm)
+        _until(alarms, alarm, is_raised=False)
+        assert publisher.close(WAIT_S) == 0
+        assert publisher.connections == 1
+
+
+def test_a_session_that_is_taken_over_again_and_again_is_a_duplicate_client_id(outbox: Outbox) -> None:
+    with ScriptedBroker() as broker:
+        publisher = Publisher(
+            outbox, _config(broker.port), FACTS, on_failure=lambda: None, random=lambda: 0.5, calm_s=0.5
+        )
+        alarms = _alarm_texts(publisher)
+        publisher.announce("running")
+        publisher.start()
+        for _ in range(3):
+            broker.next(Publish, "/state")
+            broker.disconnect(0x8E)
+        assert "taken over" in _until(alarms, "mqtt.session_taken_over")
+        assert "orinspect-orin-07-aoi-1" in _until(alarms, "mqtt.duplicate_client_id")
+        assert publisher.failure is None
+        _until(alarms, "mqtt.duplicate_client_id", is_raised=False)
+        publisher.close(WAIT_S)
+
+
+def test_a_broker_that_answers_pings_and_confirms_nothing_is_left(outbox: Outbox) -> None:
+    """Half-open: whatever else happens on the line must not prolong the patience."""
+    is_silent = threading.Event()
+    is_silent.set()
+    with ScriptedBroker(puback=lambda publish: "silence" if is_silent.is_set() else "ack") as broker:
+        _commit(outbox, 1)
+        with _publishing(outbox, _config(broker.port, keepalive_s=1)) as publisher:
+            for number in range(2, 6):
+                _reports(broker, 1)
+                _commit(outbox, number)
+                publisher.wake()
+            broker.next(Gone)
+            is_silent.clear()
+            assert publisher.close(WAIT_S) == 0
+            assert publisher.connections >= 2
+
+
+def test_new_reports_do_not_wait_behind_a_backlog(outbox: Outbox) -> None:
+    """The backlog is confirmed one by one as the test says; what is committed meanwhile goes out next."""
+    step = threading.Semaphore(0)
+    _commit(outbox, *range(1, 101))
+
+    def answer(publish: Publish) -> Answer:
+        if publish.topic.endswith("result"):
+            step.acquire(timeout=WAIT_S)
+        return "ack"
+
+    with (
+        ScriptedBroker(puback=answer) as broker,
+        _publishing(outbox, _config(broker.port, inflight=8)) as publisher,
+    ):
+        _reports(broker, 1)
+        _commit(outbox, 1000)
+        publisher.wake()
+        seen = []
+        while 1000 not in seen:
+            step.release()
+            seen += _reports(broker, 1)
+        assert len(seen) <= 10, "behind what was on the way already"
+        for _ in range(200):
+            step.release()
+        assert publisher.close(WAIT_S) == 0
+    assert outbox.counts()["published"] == 101
+
+
+def test_an_unacknowledged_report_is_sent_again_until_the_mes_has_it(outbox: Outbox) -> None:
+    _commit(outbox, 1, 2)
+    with ScriptedBroker() as broker:
+        config = _config(broker.port, ack="required", ack_timeout_s=0.2)
+        publisher = Publisher(outbox, config, FACTS, on_failure=lambda: None, random=lambda: 0.5)
+        alarms = _alarm_texts(publisher)
+        publisher.start()
+        assert sorted(_reports(broker, 2)) == [1, 2]
+        assert sorted(_reports(broker, 4))[:2] == [1, 1], "again, with the same content"
+        assert "not acknowledged" in _until(alarms, "mes.no_ack")
+        outbox.mark_acknowledged("r1", "r2")
+        publisher.close(WAIT_S)
+    assert outbox.counts()["acknowledged"] == 2
+    assert outbox.first_due() is None
+
+
+def test_without_ack_required_nothing_is_sent_twice(outbox: Outbox) -> None:
+    _commit(outbox, 1)
+    with ScriptedBroker() as broker, _publishing(outbox, _config(broker.port)) as publisher:
+        _reports(broker, 1)
+        assert publisher.close(WAIT_S) == 0
+        assert outbox.first_due() is None
+
+
 def test_nobody_listens_there(outbox: Outbox) -> None:
     """The outbox exists for this: no failure, everything waits, and a stop is quick."""
     with ScriptedBroker() as gone:
@@ -265,7 +426,7 @@ def test_an_outbox_that_fails_for_a_while_is_tried_again(outbox: Outbox) -> None
 def test_delivery_never_dies_unseen(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = threading.Event()
 
-    def broken(limit: int) -> tuple[()]:
+    def broken(limit: int, **_: object) -> tuple[()]:
         raise ZeroDivisionError("a fault of ours")
 
     monkeypatch.setattr(outbox, "waiting", broken)
@@ -293,5 +454,5 @@ def test_the_pause_between_attempts_doubles_up_to_its_most_with_jitter(outbox: O
         on_failure=lambda: None,
         random=lambda: next(draws),
     )
-    pauses = [publisher._delay_s(attempt) for attempt in (0, 0, 2, 50)]
+    pauses = [publisher.delay_s(attempt) for attempt in (0, 0, 2, 50)]
     assert pauses == [0.5, pytest.approx(1.0, abs=0.01), 2.0, 5.0]

@@ -16,7 +16,7 @@ from orinspect.evaluation.embedded_broker import EmbeddedBroker
 from orinspect.runtime.config import MqttConfig
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.deliver.publisher import Publisher, StationState
-from orinspect.tests.brokers import WAIT_S, listener, mosquitto, real_broker
+from orinspect.tests.brokers import WAIT_S, listener, real_broker
 from orinspect.tests.programs import require
 
 FACTS = StationState("", None, None, "orin-07", "aoi-1", "boot")
@@ -105,20 +105,3 @@ def test_the_mes_acknowledges_a_report(tmp_path: Path) -> None:
             mes.disconnect()
             mes.loop_stop()
         assert outbox.counts()["acknowledged"] == 1
-
-
-@pytest.mark.requires("mosquitto")
-def test_mosquitto_without_a_password_is_a_refusal_by_name(tmp_path: Path) -> None:
-    passwords = tmp_path / "passwords"
-    passwords.write_text("")
-    passwords.chmod(0o644)
-    with mosquitto(tmp_path, "allow_anonymous false") as port, Outbox(tmp_path / "o.sqlite") as outbox:
-        failures: list[bool] = []
-        publisher = Publisher(
-            outbox, MqttConfig("127.0.0.1", "a/b", port=port), FACTS,
-            on_failure=lambda: failures.append(True), random=lambda: 0.5,
-        )  # fmt: skip
-        publisher.start()
-        publisher._thread.join(WAIT_S)
-        assert failures == [True]
-        assert "Not authorized" in str(publisher.failure)
