@@ -47,8 +47,8 @@ class Clock(Protocol):
 class Audit:
     """The chain in `config.folder`; a context manager, safe to use from several threads.
 
-    `alarm(code, text)` is told `audit.not_written` when the disk begins to refuse, and with None when it
-    takes lines again. DeliveryError when another process writes this chain.
+    `alarm(code, text)`, which may be set later, is told `audit.not_written` when the disk begins to refuse,
+    and with None when it takes lines again. DeliveryError when another process writes this chain.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class Audit:
         alarm: Callable[[str, str | None], None] = lambda code, text: None,
     ) -> None:
         self.problem: str | None = None
-        self._config, self._boot_id, self._clock, self._alarm = config, boot_id, clock, alarm
+        self.alarm = alarm
+        self._config, self._boot_id, self._clock = config, boot_id, clock
         self._mutex = threading.RLock()
         self._waiting: deque[dict[str, Any]] = deque()
         self._lost = 0
@@ -108,7 +109,7 @@ class Audit:
         if (after is None) != (before is None):  # outside the lock: whoever hears of it may write a line
             if after is not None:
                 log.error("%s", after)
-            self._alarm("audit.not_written", after)
+            self.alarm("audit.not_written", after)
         return after is None
 
     def close(self) -> None:

@@ -108,6 +108,10 @@ class Health:
                 return
             self._signs = signs
             self._next_ns = now_ns + int(self._config.interval_s * 1e9)
+        self.publish()
+
+    def publish(self) -> None:
+        """Publish now."""
         self._publisher.publish(TOPIC, json.dumps(self.snapshot(), ensure_ascii=False), retain=True)
 
     def snapshot(self) -> dict[str, Any]:

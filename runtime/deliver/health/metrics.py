@@ -17,10 +17,10 @@ from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any
 
-from ...errors import DeliveryError
 from ..publisher import STATES
 
 HOST = "127.0.0.1"
+ALARM = "health.metrics_not_served"
 TIMEOUT_S = 2.0  # for the whole request, and again for the answer
 MOST_BYTES = 4096  # of a request
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,34 +33,46 @@ log = logging.getLogger(__name__)
 class MetricsServer:
     """Answers on 127.0.0.1:`port` (0: any free one) while it is entered; a context manager.
 
-    DeliveryError when the port is taken.
+    A port that is taken is no reason to leave parts uninspected: `alarm(code, text)` is told
+    `health.metrics_not_served`, and nothing is served.
     """
 
-    def __init__(self, port: int, snapshot: Callable[[], dict[str, Any]]) -> None:
-        try:
-            self._server = _Server((HOST, port), _Handler)
-        except OSError as error:
-            raise DeliveryError(
-                f"health.metrics_port: {HOST}:{port} cannot be used ({error.strerror}); choose another"
-            ) from error
-        self._server.snapshot = snapshot
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+    def __init__(
+        self,
+        port: int,
+        snapshot: Callable[[], dict[str, Any]],
+        alarm: Callable[[str, str | None], None] = lambda code, text: None,
+    ) -> None:
+        self._port, self._snapshot, self._alarm = port, snapshot, alarm
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
 
     @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        return int(self._server.server_address[1])
+    def port(self) -> int | None:
+        """The port that it listens on; None while it does not."""
+        return None if self._server is None else int(self._server.server_address[1])
 
     def __enter__(self) -> MetricsServer:
+        try:
+            self._server = _Server((HOST, self._port), _Handler)
+        except OSError as error:
+            text = f"health.metrics_port: {HOST}:{self._port} cannot be used ({error.strerror})"
+            log.error("%s; choose another", text)
+            self._alarm(ALARM, text)
+            return self
+        self._server.snapshot = self._snapshot
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(2 * TIMEOUT_S + 1)
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join(2 * TIMEOUT_S + 1)
+            self._server = None
 
 
 class _Server(socketserver.TCPServer):

@@ -99,37 +99,36 @@ class Counters:
         with self.atomic() as connection:
             return str(connection.execute("SELECT value FROM fact WHERE name = 'begun_at'").fetchone()[0])
 
-    def count(self, payload: str, times: int = 1) -> bool:
-        """Count a committed report; False when it is counted already, or corrects another one.
-
-        `times`: how many parts it stands for.
-        """
+    def count(self, payload: str) -> int:
+        """Count what was committed; how many parts it added, 0 when it is counted already or corrects a
+        report."""
         try:
             facts = facts_from_payload(payload)
         except (KeyError, TypeError, ValueError) as error:
             log.error("a report cannot be counted (%r): %.80r", error, payload)
-            return False
+            return 0
         if facts is None:
-            return False
+            return 0
         with self.atomic() as connection:
-            if not _mark_counted(connection, facts.boot_id, facts.sequence):
-                return False
+            added = _mark_counted(connection, facts.boot_id, facts.first, facts.last)
+            if not added:
+                return 0
             shift = self._shift_id(connection, self.shift_of(facts.captured_s, facts.boot_id))
             for scope in (shift, EVER):
-                _add(connection, scope, facts, times)
+                _add(connection, scope, facts, added)
             _look(connection, shift, facts)
         with self._mutex:
             self._changed.add(shift)
-        return True
+        return added
 
     def catch_up(self, reports: Reports) -> int:
-        """Count what the outbox holds and was never counted; how many it were."""
+        """Count what the outbox holds and was never counted; how many parts it were."""
         counted, after = 0, ("", 0)
         while keys := reports.keys(after, 10_000):
             after = keys[-1]
             for boot_id, sequence in self._uncounted(keys):
                 payload = reports.payload(boot_id, sequence)
-                counted += payload is not None and self.count(payload)
+                counted += 0 if payload is None else self.count(payload)
         return counted
 
     def shift_of(self, unix_s: float | None, boot_id: str) -> Shift:
@@ -160,7 +159,7 @@ class Counters:
 
     def _uncounted(self, keys: tuple[tuple[str, int], ...]) -> list[tuple[str, int]]:
         with self.atomic() as connection:
-            return [key for key in keys if _interval(connection, *key) is None]
+            return [key for key in keys if not _is_counted(connection, *key)]
 
     def _shift_id(self, connection: sqlite3.Connection, shift: Shift) -> int:
         """The shift's number; a new one pushes out the oldest beyond `keep_shifts`."""
@@ -212,27 +211,33 @@ def _lot_key(lot: str | None) -> str:
     return json.dumps(lot, ensure_ascii=False)
 
 
-def _interval(connection: sqlite3.Connection, boot_id: str, sequence: int) -> tuple[int, int] | None:
-    """The interval of counted sequences that holds this one."""
-    row = connection.execute(
-        "SELECT first, last FROM counted WHERE boot_id = ? AND first <= ? ORDER BY first DESC LIMIT 1",
-        (boot_id, sequence),
-    ).fetchone()
-    return None if row is None or row[1] < sequence else (int(row[0]), int(row[1]))
+def _is_counted(connection: sqlite3.Connection, boot_id: str, sequence: int) -> bool:
+    return bool(_touching(connection, boot_id, sequence, sequence))
 
 
-def _mark_counted(connection: sqlite3.Connection, boot_id: str, sequence: int) -> bool:
-    """Put a sequence into the intervals, which grow together; False when it was in one."""
-    if _interval(connection, boot_id, sequence) is not None:
-        return False
-    first = last = sequence
-    for neighbour in (sequence - 1, sequence + 1):
-        beside = _interval(connection, boot_id, neighbour)
-        if beside is not None:
-            first, last = min(first, beside[0]), max(last, beside[1])
-            connection.execute("DELETE FROM counted WHERE boot_id = ? AND first = ?", (boot_id, beside[0]))
-    connection.execute("INSERT INTO counted VALUES (?, ?, ?)", (boot_id, first, last))
-    return True
+def _touching(connection: sqlite3.Connection, boot_id: str, first: int, last: int) -> list[tuple[int, int]]:
+    """The intervals of counted sequences that overlap `first` to `last`."""
+    rows = connection.execute(
+        "SELECT first, last FROM counted WHERE boot_id = ? AND first <= ? AND last >= ?"
+        " ORDER BY first DESC",
+        (boot_id, last, first),
+    )
+    return [(int(low), int(high)) for low, high in rows]
+
+
+def _mark_counted(connection: sqlite3.Connection, boot_id: str, first: int, last: int) -> int:
+    """Put sequences into the intervals, which grow together; how many of them were in none."""
+    overlapping = _touching(connection, boot_id, first, last)
+    known = sum(min(high, last) - max(low, first) + 1 for low, high in overlapping)
+    added = last - first + 1 - known
+    if added:
+        beside = _touching(connection, boot_id, first - 1, last + 1)
+        connection.executemany(
+            "DELETE FROM counted WHERE boot_id = ? AND first = ?", [(boot_id, low) for low, _ in beside]
+        )
+        lows, highs = [first, *(low for low, _ in beside)], [last, *(high for _, high in beside)]
+        connection.execute("INSERT INTO counted VALUES (?, ?, ?)", (boot_id, min(lows), max(highs)))
+    return added
 
 
 def _opened(path: Path, unix_s: float) -> sqlite3.Connection:

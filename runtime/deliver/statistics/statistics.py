@@ -84,6 +84,7 @@ class Statistics:
         self._is_behind = True
         self._unwritten: set[int] = set()  # shifts whose CSV is older than their counters
         self._said: str | None = None  # the last message but for its time
+        self._next_ns = 0  # no message before
 
     def __enter__(self) -> Statistics:
         self._attempt(NOT_COUNTED, self._catch_up)
@@ -92,6 +93,7 @@ class Statistics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._next_ns = 0
         self.tick()
         with self._mutex:
             if self._counters is not None:
@@ -104,20 +106,24 @@ class Statistics:
         with self._mutex:
             return dict(self._problems)
 
-    def count(self, payload: str, times: int = 1) -> None:
-        """Count a report that was just committed; `times`: how many parts it stands for."""
+    def count(self, payload: str) -> None:
+        """Count what was just committed."""
 
         self.last_result_ns = self._clock.monotonic_ns()
 
         def work() -> None:
             if self._is_behind:
                 self._catch_up()
-            self._ready().count(payload, times)
+            self._ready().count(payload)
 
         self._attempt(NOT_COUNTED, work)
 
     def tick(self) -> None:
-        """Publish and write what changed, and count what a disk that refused left behind."""
+        """Publish and write what changed, at most every `publish_s`; count what a disk that refused left."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns < self._next_ns:
+            return
+        self._next_ns = now_ns + int(self._config.publish_s * 1e9)
         self._attempt(NOT_COUNTED, self._publish)
         if self._config.csv is not None:
             with self._sheets:

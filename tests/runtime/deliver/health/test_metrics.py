@@ -14,7 +14,6 @@ import pytest
 
 from orinspect.runtime.deliver.health import metrics as module
 from orinspect.runtime.deliver.health.metrics import HOST, MetricsServer, text_from_snapshot
-from orinspect.runtime.errors import DeliveryError
 from orinspect.tests.healthy_station import HealthyStation, Meter
 
 LABEL = r'[a-z_]+="([^"\\\n]|\\["\\n])*"'
@@ -50,7 +49,7 @@ def server(snapshot: dict[str, Any]) -> Iterator[MetricsServer]:
 
 
 def _get(server: MetricsServer, method: str = "GET", path: str = "/metrics") -> tuple[int, str]:
-    connection = http.client.HTTPConnection(HOST, server.port, timeout=10)
+    connection = http.client.HTTPConnection(HOST, server.port or 0, timeout=10)
     connection.request(method, path)
     answer = connection.getresponse()
     text = answer.read().decode()
@@ -90,11 +89,12 @@ def test_another_method_is_refused(server: MetricsServer, method: str) -> None:
 
 
 def test_it_listens_on_this_machine_only(server: MetricsServer) -> None:
+    assert server._server is not None
     assert server._server.server_address[0] == "127.0.0.1"
 
 
 def _raw(server: MetricsServer, request: bytes) -> bytes:
-    with socket.create_connection((HOST, server.port), timeout=10) as connection:
+    with socket.create_connection((HOST, server.port or 0), timeout=10) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
         answer = b""
@@ -123,7 +123,7 @@ def test_a_slow_client_is_cut_off_and_the_next_is_served(
 ) -> None:
     """It sends a byte whenever it is about to be given up; the deadline is the whole request's."""
     monkeypatch.setattr(module, "TIMEOUT_S", 0.3)
-    with socket.create_connection((HOST, server.port), timeout=10) as slow:
+    with socket.create_connection((HOST, server.port or 0), timeout=10) as slow:
         slow.sendall(b"GET /metrics HTTP/1.0\r\nX-Slow: ")
         begun = time.monotonic()
         assert _get(server)[0] == 200, "served after the slow one was cut off"
@@ -140,6 +140,11 @@ def test_a_snapshot_that_fails_is_503(snapshot: dict[str, Any], caplog: pytest.L
     assert "KeyError" in caplog.text
 
 
-def test_a_port_that_is_taken_is_named(server: MetricsServer) -> None:
-    with pytest.raises(DeliveryError, match=f"metrics_port: 127.0.0.1:{server.port}"):
-        MetricsServer(server.port, dict)
+def test_a_port_that_is_taken_is_an_alarm_and_no_error(server: MetricsServer) -> None:
+    alarms: list[tuple[str, str | None]] = []
+    assert server.port is not None
+    with MetricsServer(server.port, dict, lambda *each: alarms.append(each)) as second:
+        assert second.port is None
+    assert [code for code, _ in alarms] == ["health.metrics_not_served"]
+    assert f"127.0.0.1:{server.port}" in str(alarms[0][1])
+    assert _get(server)[0] == 200

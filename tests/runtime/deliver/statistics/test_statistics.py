@@ -186,17 +186,21 @@ def test_a_clock_that_jumps_ten_years_loses_no_count_and_comes_back(tmp_path: Pa
 
 def test_the_message_holds_the_shift_before_and_is_sent_on_change_only(tmp_path: Path) -> None:
     with Station(tmp_path) as station:
-        station.statistics.tick()
-        station.statistics.tick()
+        for _ in range(2):
+            station.statistics.tick()
+            station.clock.step(CONFIG.publish_s)
         assert len(station.posted.messages) == 1
         station.made("reject")
         station.statistics.tick()
+        station.made("reject")
+        station.statistics.tick()  # too soon
+        assert station.posted.messages[-1]["shift"]["reject"] == 1
         station.clock.step(8 * 3600)
         station.statistics.tick()
     last = station.posted.messages[-1]
     assert len(station.posted.messages) == 3
     assert (last["shift"]["name"], last["shift"]["inspected"]) == ("night", 0)
-    assert (last["previous"]["name"], last["previous"]["reject"]) == ("day", 1)
+    assert (last["previous"]["name"], last["previous"]["reject"]) == ("day", 2)
 
 
 def test_old_shifts_go_and_the_totals_stay(tmp_path: Path) -> None:
@@ -251,6 +255,38 @@ def test_what_was_committed_and_not_counted_is_counted_at_the_next_start_and_onc
             with counters.atomic() as connection:
                 (intervals,) = connection.execute("SELECT count(*) FROM counted").fetchone()
             assert intervals == 3, "one interval a boot, however many reports"
+
+
+def _run_of(first: int, last: int, clock: SteppedClock, boot: str = BOOT) -> str:
+    """The payload that stands for sequences nobody could look at."""
+    return json.dumps({
+        "schema": "orinspect.not_inspected/1.0", "result_id": "019b7750-ce00-7000-8000-0000000000bb",
+        "created_at": timestamp(clock.now_s), "boot_id": boot, "first_sequence": first,
+        "last_sequence": last, "reason_code": "not_inspected.outbox_full", "is_simulated": False,
+    })  # fmt: skip
+
+
+def test_a_run_of_parts_without_room_is_counted_once_and_without_those_that_were(tmp_path: Path) -> None:
+    with Station(tmp_path) as station:
+        station.made("pass")  # sequence 1
+        run = _run_of(1, 100_000, station.clock)
+        station.statistics.count(run)
+        station.statistics.count(run)
+        assert station.shift()["not_inspected_by_reason"] == {"not_inspected.outbox_full": 99_999}
+        station.statistics.count(_run_of(99_000, 100_010, station.clock))
+        station.statistics.count(_run_of(5, 6, station.clock, boot="other"))
+        assert station.shift()["not_inspected"] == 99_999 + 10 + 2
+        assert station.shift()["pass"] == 1
+        assert station.shift()["first_pass"]["parts"] == 1
+
+
+def test_runs_are_counted_from_the_outbox_too(tmp_path: Path) -> None:
+    with Station(tmp_path) as station:
+        station.outbox.accept("r", BOOT, "gap", 0, "{}")
+        station.outbox.commit("r", _run_of(7, 9, station.clock, boot="before"))
+    for _ in range(2):
+        with Station(tmp_path) as station:
+            assert _counted(station) == {"not_inspected.outbox_full": 3}
 
 
 KILLED = """
@@ -385,6 +421,7 @@ def test_a_folder_of_csv_that_refuses_disturbs_no_counter(tmp_path: Path) -> Non
         assert [code for code, text in station.alarms if text] == ["statistics.not_written"]
         assert station.posted.messages[-1]["shift"]["pass"] == 1
         (tmp_path / "csv").unlink()
+        station.clock.step(CONFIG.publish_s)
         station.statistics.tick()
         assert station.alarms[-1] == ("statistics.not_written", None)
         assert (tmp_path / "csv" / "2026-01-01.csv").exists()
