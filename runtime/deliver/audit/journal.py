@@ -22,6 +22,7 @@ from ...errors import DeliveryError
 from ...report import timestamp
 from .chain import TORN, Link, files_of, line_from_record, read_line, torn_facts, verified
 
+ALARM = "audit.not_written"
 MOST_WAITING = 1000
 MOST_TEXT = 2000  # characters of one fact; whatever a stranger sends must not fill the disk
 
@@ -109,7 +110,7 @@ class Audit:
         if (after is None) != (before is None):  # outside the lock: whoever hears of it may write a line
             if after is not None:
                 log.error("%s", after)
-            self.alarm("audit.not_written", after)
+            self.alarm(ALARM, after)
         return after is None
 
     def close(self) -> None:

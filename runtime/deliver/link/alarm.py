@@ -58,6 +58,9 @@ ALARMS: dict[str, AlarmKind] = {
     "outbox.refuses": AlarmKind("error", "check the disk of the outbox"),
     "audit.not_written": AlarmKind("error", "make room on the disk of the audit"),
     "evidence.not_written": AlarmKind("warning", "make room on the disk of the evidence"),
+    "statistics.not_counted": AlarmKind("warning", "check the disk of the outbox; results are counted later"),
+    "statistics.not_written": AlarmKind("warning", "make room on the disk of shifts.csv"),
+    "health.metrics_not_served": AlarmKind("warning", "choose another health.metrics_port"),
 }
 
 

@@ -10,10 +10,15 @@ from typing import Any
 import pytest
 
 from orinspect.runtime.config import AuditConfig, EvidenceConfig
+from orinspect.runtime.deliver.audit import journal
 from orinspect.runtime.deliver.audit.journal import Audit
+from orinspect.runtime.deliver.evidence import evidence
 from orinspect.runtime.deliver.evidence.evidence import Evidence
+from orinspect.runtime.deliver.health import metrics
 from orinspect.runtime.deliver.health.process import disk_usage, process_usage
 from orinspect.runtime.deliver.health.ticker import Ticker
+from orinspect.runtime.deliver.link.alarm import ALARMS
+from orinspect.runtime.deliver.statistics import statistics
 from orinspect.runtime.errors import CaptureError
 from orinspect.tests.brokers import WAIT_S
 from orinspect.tests.healthy_station import HEALTH, HealthyStation, Meter
@@ -51,16 +56,16 @@ def test_it_says_everything_or_why_not(station: HealthyStation) -> None:
 
 def test_the_parts_of_the_station_are_asked(station: HealthyStation) -> None:
     audit_config = AuditConfig(station.folder / "audit")
-    evidence = Evidence(EvidenceConfig(station.folder / "evidence", free_mib=0))
-    with Audit(audit_config, boot_id="boot", clock=station.clock) as audit, evidence:
+    kept = Evidence(EvidenceConfig(station.folder / "evidence", free_mib=0))
+    with Audit(audit_config, boot_id="boot", clock=station.clock) as audit, kept:
         health = station.health(
-            audit_head=lambda: audit.head, evidence=evidence, power=Meter(), camera=lambda: {"freeze": False}
+            audit_head=lambda: audit.head, evidence=kept, power=Meter(), camera=lambda: {"freeze": False}
         )
         audit.write("start")
         station.commit()
-        with evidence.kept(report("reject"), frame().image):
+        with kept.kept(report("reject"), frame().image):
             pass
-        evidence.close(WAIT_S)
+        kept.close(WAIT_S)
         station.clock.step(12.5)
         found = health.snapshot()
         HEALTH.validate(found)
@@ -124,6 +129,12 @@ def test_it_is_published_at_the_interval_and_at_once_on_change(station: HealthyS
 def test_a_system_without_proc_says_null(tmp_path: Path) -> None:
     assert process_usage(tmp_path) == {"rss_bytes": None, "threads": None, "descriptors": None}
     assert disk_usage({"here": tmp_path})["here"]["size_bytes"] > 0
+
+
+def test_every_alarm_of_the_records_has_a_remedy() -> None:
+    """A code that is not in the list would stop whoever raises it."""
+    codes = {evidence.ALARM, metrics.ALARM, statistics.NOT_COUNTED, statistics.NOT_WRITTEN, journal.ALARM}
+    assert codes <= ALARMS.keys()
 
 
 def test_the_ticker_goes_on_when_a_job_fails(caplog: pytest.LogCaptureFixture) -> None:
