@@ -55,6 +55,9 @@ REASON_CODES = (
     "not_inspected.saturated",
     "not_inspected.blurred",
     "not_inspected.moved",  # the view lies beside the reference picture
+    "not_inspected.overrun",  # too many accepted parts were waiting already
+    "not_inspected.paused",  # the station was paused
+    "not_inspected.fault",  # the station may not inspect: its golden frames failed
 )
 
 # Why a field is null when nothing more precise was said; paths as in `null_reasons`.

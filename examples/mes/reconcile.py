@@ -35,7 +35,7 @@ def reconciliation(database: Database) -> dict[str, Any]:
         ),
         "not_inspected": _rows(
             database,
-            "SELECT station, boot_id, first_sequence, last_sequence, reason_code FROM not_inspected"
+            "SELECT station, missed_boot_id, first_sequence, last_sequence, reason_code FROM not_inspected"
             " ORDER BY 1, 2, 3",
             ("station", "boot_id", "first_sequence", "last_sequence", "reason_code"),
         ),
@@ -58,28 +58,24 @@ def reconciliation(database: Database) -> dict[str, Any]:
 
 
 def text_from(found: dict[str, Any]) -> str:
-    """The same for a person."""
+    """The same for a person: a line a boot, then a line a finding, what is wrong in capitals."""
     lines = []
     for boot in found["boots"]:
-        key = (boot["station"], boot["boot_id"])
         counted = ", ".join(
             f"{boot[name]} {name}" for name in ("copies", "aborted", "simulated", "revisions") if boot[name]
         )
-        lines.append(f"{boot['station']}, boot {boot['boot_id']}, since {boot['first_received_at']}")
         lines.append(
-            f"  {boot['results']} results up to sequence {boot['last_sequence']}; {counted or 'each once'}"
+            f"{_place(boot)}: {boot['results']} results up to sequence {boot['last_sequence']}"
+            f" since {boot['first_received_at']}; {counted or 'each once'}"
         )
-        lines += [f"  MISSING {span(gap)}" for gap in found["missing"] if _key(gap) == key]
-        lines += [
-            f"  not inspected {span(gap)}: {gap['reason_code']}"
-            for gap in found["not_inspected"]
-            if _key(gap) == key
-        ]
-        lines += [
-            f"  CLASH sequence {clash['sequence']} is {clash['parts']} parts"
-            for clash in found["clashes"]
-            if _key(clash) == key
-        ]
+    lines += [
+        f"not inspected: {_place(gap)}: {span(gap)}: {gap['reason_code']}" for gap in found["not_inspected"]
+    ]
+    lines += [f"MISSING {_place(gap)}: {span(gap)}" for gap in found["missing"]]
+    lines += [
+        f"CLASH {_place(clash)}: sequence {clash['sequence']} is {clash['parts']} parts"
+        for clash in found["clashes"]
+    ]
     lines += [
         f"CONTRADICTION {entry['station']}: {entry['result_id']} came with {entry['contents']} contents"
         for entry in found["contradictions"]
@@ -112,5 +108,5 @@ def _rows(database: Database, query: str, names: tuple[str, ...]) -> list[dict[s
     return [dict(zip(names, row, strict=True)) for row in database.execute(query)]
 
 
-def _key(entry: dict[str, Any]) -> tuple[str, str]:
-    return entry["station"], entry["boot_id"]
+def _place(entry: dict[str, Any]) -> str:
+    return f"{entry['station']}, boot {entry['boot_id']}"

@@ -27,9 +27,9 @@ class Screen:
             self.say(f"{_name(stored.table)}: received again, not counted again")
         elif stored.outcome != NEW:
             self.say(f"CONTRADICTION: {stored.why}")
-        elif "first_sequence" in stored.table:
-            first, last = stored.table["first_sequence"], stored.table["last_sequence"]
-            self.say(f"not inspected: {first} to {last}, {stored.table['reason_code']}")
+        elif missed := stored.table.get("missed"):
+            first, last = missed["first_sequence"], missed["last_sequence"]
+            self.say(f"not inspected: sequences {first} to {last}, {stored.table['reason_code']}")
         else:
             if not self._has_head:
                 self.say(COLUMNS.format("part", "disposition", "defects", "ms", "passes"))

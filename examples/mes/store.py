@@ -18,8 +18,8 @@ RESULT_COLUMNS = (
     *("result_evaluation", "disposition", "is_simulated", "payload", "content", "received_at", "received"),
 )
 RANGE_COLUMNS = (
-    *("result_id", "station", "boot_id", "first_sequence", "last_sequence", "reason_code", "is_simulated"),
-    *("payload", "content", "received_at", "received"),
+    *("result_id", "station", "boot_id", "sequence", "missed_boot_id", "first_sequence", "last_sequence"),
+    *("reason_code", "payload", "content", "received_at", "received"),
 )
 
 
@@ -104,9 +104,11 @@ class Store:
             "received_at": message.received_at,
             "received": 1,
         }
-        if "first_sequence" in table:
-            if table["first_sequence"] > table["last_sequence"]:
+        if missed := table.get("missed"):
+            if missed["first_sequence"] > missed["last_sequence"]:
                 return self._quarantine(message, "first_sequence is behind last_sequence")
+            row |= {"missed_boot_id": missed["boot_id"]}
+            row |= {name: missed[name] for name in ("first_sequence", "last_sequence")}
             return self._write("not_inspected", RANGE_COLUMNS, row, table)
         row["recipe_id"] = table["recipe"]["id"]
         row.update((name, table["part"][name]) for name in ("part_id", "product_id", "job_id", "lot"))

@@ -46,15 +46,17 @@ CREATE TABLE contradiction (
     PRIMARY KEY (result_id, content)
 );
 
--- Sequences that a station accounts for in one message, because it could not keep a report of each.
+-- Sequences that a station accounts for in one message, because it could not keep a report of each. The message
+-- has a sequence of its own.
 CREATE TABLE not_inspected (
     result_id      TEXT PRIMARY KEY,
     station        TEXT NOT NULL,
-    boot_id        TEXT NOT NULL,
+    boot_id        TEXT NOT NULL,   -- of the message
+    sequence       BIGINT NOT NULL,
+    missed_boot_id TEXT NOT NULL,   -- of the sequences that are missing
     first_sequence BIGINT NOT NULL,
     last_sequence  BIGINT NOT NULL,
     reason_code    TEXT NOT NULL,
-    is_simulated   BOOLEAN NOT NULL,
     payload        TEXT NOT NULL,
     content        TEXT NOT NULL,
     received_at    TEXT NOT NULL,
@@ -112,7 +114,9 @@ CREATE VIEW sequence_gap AS
         FROM (
             SELECT station, boot_id, sequence AS first_sequence, sequence AS last_sequence FROM result
             UNION ALL
-            SELECT station, boot_id, first_sequence, last_sequence FROM not_inspected) AS spans) AS covered
+            SELECT station, boot_id, sequence, sequence FROM not_inspected
+            UNION ALL
+            SELECT station, missed_boot_id, first_sequence, last_sequence FROM not_inspected) AS spans) AS covered
     WHERE first_sequence > COALESCE(covered_until, 0) + 1;
 
 -- One sequence of one boot under two parts: a station's outbox was replaced, or two stations share a topic.

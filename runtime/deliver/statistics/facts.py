@@ -7,7 +7,6 @@ of sequences that were accepted while the outbox had no room, or lost when its f
 from __future__ import annotations
 
 import json
-import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -70,15 +69,14 @@ def _facts_of_report(table: dict[str, Any]) -> Facts:
 
 
 def _facts_of_run(table: dict[str, Any]) -> Facts:
-    """When it happened is not known: the run counts when it was told. Its id has a time (UUIDv7) only when
-    the clock was synchronised then."""
-    is_synchronised = uuid.UUID(table["result_id"]).version == 7
+    """When it happened and of what is not known: the run counts when it was told, as real parts."""
+    missed = table["missed"]
     return Facts(
-        boot_id=table["boot_id"],
-        first=table["first_sequence"],
-        last=table["last_sequence"],
-        captured_s=_seconds(table["created_at"]) if is_synchronised else None,
-        is_simulated=table["is_simulated"],
+        boot_id=missed["boot_id"],
+        first=missed["first_sequence"],
+        last=missed["last_sequence"],
+        captured_s=_seconds(table["created_at"]) if table["clock_synchronised"] else None,
+        is_simulated=False,
         not_inspected=table["reason_code"],
     )
 

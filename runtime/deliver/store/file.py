@@ -124,12 +124,17 @@ class OutboxFile:
         """Take the next sequence of a boot inside a transaction; it is higher than `at_least`."""
         row = connection.execute("SELECT last FROM ledger WHERE boot_id = ?", (boot_id,)).fetchone()
         sequence = max(row[0] if row else 0, at_least) + 1
-        connection.execute(
-            "INSERT INTO ledger VALUES (?, ?) ON CONFLICT (boot_id) DO UPDATE SET last = excluded.last",
-            (boot_id, sequence),
-        )
-        self._sequences = (boot_id, sequence)  # too high in the mark does no harm should this be rolled back
+        self.take_sequences(connection, boot_id, sequence)
         return sequence
+
+    def take_sequences(self, connection: sqlite3.Connection, boot_id: str, last: int) -> None:
+        """Every sequence of a boot up to `last` is used; saying it twice changes nothing."""
+        connection.execute(
+            "INSERT INTO ledger VALUES (?, ?)"
+            " ON CONFLICT (boot_id) DO UPDATE SET last = max(last, excluded.last)",
+            (boot_id, last),
+        )
+        self._sequences = (boot_id, last)  # too high in the mark does no harm should this be rolled back
 
     def last_sequence(self, boot_id: str) -> int:
         """The last sequence of a boot that the file knows; 0 when it cannot be read."""

@@ -191,7 +191,7 @@ class Intake:
                 "UPDATE gap SET last = ? WHERE id = ? AND boot_id = ? AND first = ?",
                 (gap.last, gap.number, gap.boot_id, gap.first),
             ).rowcount
-            self._file.next_sequence(connection, gap.boot_id, gap.last - 1)
+            self._file.take_sequences(connection, gap.boot_id, gap.last)
             if updated:
                 return gap.number
             inserted = connection.execute(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import uuid
 from typing import Any
 
 from orinspect.examples.mes.store import Message
+from orinspect.runtime.deliver.missed import Missed, NotInspected
 from orinspect.tests.report_cases import BOOT, report
 
 STATION = "plant/line/aoi-1"
@@ -27,23 +27,13 @@ def payload(sequence: int, kind: str = "pass", **changes: Any) -> bytes:
     return made.to_json().encode()
 
 
-def range_payload(first: int, last: int, **changes: Any) -> bytes:
-    """Sequences that the station could not report one by one."""
-    table = {
-        "schema": "orinspect.not_inspected/1.0",
-        "result_id": result_id(1_000_000 + first),
-        "created_at": AT,
-        "device_id": "orin-07",
-        "station_id": "aoi-1",
-        "boot_id": BOOT,
-        "first_sequence": first,
-        "last_sequence": last,
-        "reason_code": "not_inspected.disk_full",
-        "why": "the outbox had no room",
-        "is_simulated": False,
-        **changes,
-    }
-    return json.dumps(table).encode()
+def range_payload(first: int, last: int, *, sequence: int = 900, **changes: Any) -> bytes:
+    """Sequences that the station could not report one by one; the message itself belongs to a later boot."""
+    missed = Missed(BOOT, first, last)
+    name = result_id(1_000_000 + first)
+    fields: dict[str, Any] = {"reason_code": "not_inspected.outbox_full", "why": "no room", **changes}
+    station = ("orin-07", "aoi-1", "gap-boot")
+    return NotInspected(name, AT, True, *station, sequence, missed, **fields).to_json().encode()
 
 
 def message(content: bytes, station: str = STATION) -> Message:

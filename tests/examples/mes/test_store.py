@@ -113,17 +113,18 @@ def test_a_newer_minor_version_is_stored_whole(store: Store, database: Database)
 def test_gaps_are_found_between_and_before_what_came(store: Store, database: Database) -> None:
     """Order of arrival is of no meaning, and a range that the station reports is no gap."""
     other = {"boot_id": "a-later-boot"}
-    _outcomes(store, payload(12), range_payload(4, 5), payload(7), payload(3), payload(2, "aborted"))
+    _outcomes(store, payload(12), range_payload(4, 5, sequence=1), payload(7), payload(3))
+    _outcomes(store, payload(2, "aborted"))
     _outcomes(store, payload(1, result_id=result_id(99), root_result_id=result_id(99), **other))
     found = reconciliation(database)
     spans = [(gap["boot_id"], gap["first_sequence"], gap["last_sequence"]) for gap in found["missing"]]
     assert spans == [(BOOT, 1, 1), (BOOT, 6, 6), (BOOT, 8, 11)]
-    assert [entry["reason_code"] for entry in found["not_inspected"]] == ["not_inspected.disk_full"]
+    assert [entry["reason_code"] for entry in found["not_inspected"]] == ["not_inspected.outbox_full"]
     text = text_from(found)
-    assert "MISSING sequences 8 to 11 (4)" in text
-    assert "not inspected sequences 4 to 5 (2): not_inspected.disk_full" in text
+    assert f"MISSING {STATION}, boot {BOOT}: sequences 8 to 11 (4)" in text
+    assert f"not inspected: {STATION}, boot {BOOT}: sequences 4 to 5 (2): not_inspected.outbox_full" in text
     assert text.endswith("NOT COMPLETE")
-    _outcomes(store, payload(1), payload(6), range_payload(6, 13))
+    _outcomes(store, payload(1), payload(6), range_payload(6, 13, sequence=2))
     assert reconciliation(database)["is_complete"]
 
 
@@ -136,7 +137,7 @@ def test_two_parts_under_one_sequence_are_a_clash_and_a_revision_is_none(
     _outcomes(store, payload(1, result_id=result_id(51), root_result_id=result_id(51)))
     (clash,) = reconciliation(database)["clashes"]
     assert (clash["sequence"], clash["parts"]) == (1, 2)
-    assert "CLASH sequence 1 is 2 parts" in text_from(reconciliation(database))
+    assert f"CLASH {STATION}, boot {BOOT}: sequence 1 is 2 parts" in text_from(reconciliation(database))
 
 
 def test_yield_counts_real_parts_by_their_last_revision(store: Store, database: Database) -> None:
@@ -199,7 +200,7 @@ def test_a_transaction_that_breaks_leaves_nothing(store: Store, database: Databa
 def test_any_order_with_copies_ends_in_the_same_rows(url: str) -> None:
     random_source = random.Random(5)
     sent = [payload(n, random_source.choice(KINDS)) for n in range(1, 30)]
-    sent += [random_source.choice(sent) for _ in range(40)] + [range_payload(30, 35), b"nonsense"]
+    sent += [random_source.choice(sent) for _ in range(40)] + [range_payload(30, 35, sequence=1), b"nonsense"]
     random_source.shuffle(sent)
     with Database(url, create=True) as database:
         store = Store(database, CONTRACT)

@@ -17,6 +17,7 @@ import jsonschema
 import pytest
 
 from orinspect.runtime.config import ShiftsConfig
+from orinspect.runtime.deliver.missed import Missed, NotInspected
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.deliver.statistics.statistics import Statistics
 from orinspect.runtime.report import Part, Report, View, timestamp
@@ -259,11 +260,11 @@ def test_what_was_committed_and_not_counted_is_counted_at_the_next_start_and_onc
 
 def _run_of(first: int, last: int, clock: SteppedClock, boot: str = BOOT) -> str:
     """The payload that stands for sequences nobody could look at."""
-    return json.dumps({
-        "schema": "orinspect.not_inspected/1.0", "result_id": "019b7750-ce00-7000-8000-0000000000bb",
-        "created_at": timestamp(clock.now_s), "boot_id": boot, "first_sequence": first,
-        "last_sequence": last, "reason_code": "not_inspected.outbox_full", "is_simulated": False,
-    })  # fmt: skip
+    station = ("orin-07", "aoi-1", BOOT)
+    return NotInspected(
+        "019b7750-ce00-7000-8000-0000000000bb", timestamp(clock.now_s), True, *station, 500_000,
+        Missed(boot, first, last), "not_inspected.outbox_full", "no room",
+    ).to_json()  # fmt: skip
 
 
 def test_a_run_of_parts_without_room_is_counted_once_and_without_those_that_were(tmp_path: Path) -> None:
