@@ -31,10 +31,13 @@ def write_small_bundle(
     sizes: TinySizes | None = None,
     seed: int = 0,
     has_dense_head: bool = True,
+    dense_types: tuple[str, ...] | None = None,
 ) -> Bundle:
-    """A bundle in `folder`/bundle for one recipe, the shipped one for None."""
+    """A bundle in `folder`/bundle for one recipe, the shipped one for None; its dense head knows the shipped
+    recipe's types, or `dense_types`.
+    """
     recipe = load_recipe(RECIPE) if recipe is None else recipe
-    types = load_recipe(RECIPE).types if has_dense_head else ()
+    types = (dense_types or load_recipe(RECIPE).types) if has_dense_head else ()
     checkpoint = write_tiny_checkpoint(
         folder / "checkpoint", sizes or TinySizes(), seed=seed, dense_types=types
     )

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 Binning = Literal["equal_width", "equal_mass"]
 BINS = 10
+CHANCE_DRAWS = 200
 
 
 def calibration_error(
@@ -59,3 +60,22 @@ def reliability_bins(
         rows.append({"low": float(edges[index]), "high": float(edges[index + 1]), "count": int(own.sum()),
                      "confidence": float(values[own].mean()), "right": float(hits[own].mean())})
     return rows
+
+
+def error_by_chance(
+    confidences: Sequence[float] | npt.NDArray[np.float64], *,
+    bins: int = BINS, binning: Binning = "equal_width", draws: int = CHANCE_DRAWS, seed: int = 1,
+) -> tuple[float, float] | None:
+    """(mean, 95 % quantile) of the ECE that perfectly calibrated confidences [n] have with so few answers.
+
+    A share of few answers misses its own probability by chance, and the ECE counts every miss: below the
+    quantile it shows nothing. Answers are drawn from the confidences; None for no answers.
+    """
+    values = np.asarray(confidences, np.float64).reshape(-1)
+    if not values.size:
+        return None
+    rng = np.random.default_rng(seed)
+    found = [calibration_error(values, rng.random(values.size) < values, bins=bins, binning=binning)
+             for _ in range(draws)]
+    errors = np.array(found, np.float64)
+    return float(errors.mean()), float(np.quantile(errors, 0.95))

@@ -1,6 +1,7 @@
 """Which model states p(right) of a defect best, and how well: chosen by cross-validated log loss.
 
-From simple to rich: `raw` (the detectors' own probability), `temperature` (one factor on its logit), `platt`
+From simple to rich: `raw` (the detectors' own probability), `shift` (an offset on its logit: another share of
+right answers than the detectors learnt with), `temperature` (one factor on its logit), `platt`
 (factor and offset), `joint` (each detector on its own), `logistic` (their agreement, the type's margin and
 the second look, too), `isotonic` (any rising curve over the raw one, where labels are many). The simplest is
 taken whose loss lies within one standard error of the best one's: on a few hundred labels most differences
@@ -17,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.infer.judgement import ConfidenceModel
-from .calibration_error import calibration_error
+from .calibration_error import calibration_error, error_by_chance
 from .logistic import Floats, fitted_weights, isotonic_knots, log_losses
+from .part_rates import LabelledPart, part_rates
 
 FOLDS = 5
 LEAST_LABELS = 50
@@ -26,10 +28,15 @@ LEAST_LABELS = 50
 ISOTONIC_LABELS, ISOTONIC_WRONG = 1000, 100
 """Labels, and wrong ones among them, from which a curve of any form is tried."""
 BINS = 15
+LEAST_PARTS = 20
+"""Fewer labelled parts say nothing about clean ones."""
+CLEAN_PRIOR = {"bias": 0.0, "rejected": -1.0}
+"""Before any label: a part is as clean as its strongest rejected evidence is improbable."""
 
 # method -> features with the weight that each has before any label is seen
 LINEAR: dict[str, dict[str, float]] = {
     "raw": {"raw": 1.0},
+    "shift": {"raw": 1.0, "bias": 0.0},
     "temperature": {"raw": 1.0},
     "platt": {"raw": 1.0, "bias": 0.0},
     "joint": {"bias": 0.0, "dense": 0.35, "words": 0.65, "dense_only": 0.0, "words_only": 0.0},
@@ -37,6 +44,8 @@ LINEAR: dict[str, dict[str, float]] = {
                  "agreement": 0.0, "margin": 0.0, "shift": 0.0},
 }
 METHODS = (*LINEAR, "isotonic")
+KEPT = {"shift": ("raw",)}
+"""Weights that labels do not move."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ def fitted(method: str, rows: Sequence[Labelled]) -> ConfidenceModel:
     if method in ("raw", "isotonic"):
         weights = dict(prior)
     else:
-        weights = _weights(prior, rows)
+        weights = _weights(prior, rows, KEPT.get(method, ()))
     model = ConfidenceModel(method, weights, (), low, high)
     if method != "isotonic":
         return model
@@ -107,20 +116,41 @@ def cross_fitted(
 
 
 def calibration_report(rows: Sequence[Labelled], raw: Floats) -> dict[str, Any]:
-    """ECE before (`raw` [n]) and after, each half of the pictures stated by a fit on the other half, whose
-    method is chosen there too; by 15 bins of equal width and of equal mass.
+    """ECE before (`raw` [n]) and after, each fold of the pictures stated by a fit on the others, whose method
+    is chosen there too; by 15 bins of equal width and of equal mass. `ece_by_chance`: the mean and the 95 %
+    quantile that so many true confidences have.
     """
-    halves = np.array(_folds(rows, 2))
-    held_out = cross_fitted(rows, halves, lambda part: fitted(chosen_method(part)[0], part))
+    folds = np.array(_folds(rows, FOLDS))
+    held_out = cross_fitted(rows, folds, lambda part: fitted(chosen_method(part)[0], part))
     right = np.array([row.right for row in rows], np.float64)
     report: dict[str, Any] = {"labels": len(rows), "right": int(right.sum()), "bins": BINS}
     for name, stated_by in (("before", raw), ("after", held_out)):
         report[name] = {
             "ece": calibration_error(stated_by, right > 0, bins=BINS),
             "ece_equal_mass": calibration_error(stated_by, right > 0, bins=BINS, binning="equal_mass"),
+            "ece_by_chance": list(error_by_chance(stated_by, bins=BINS) or ()),
             "log_loss": float(log_losses(stated_by, right).mean()),
         }
     return report
+
+
+def rates_report(
+    parts: Sequence[LabelledPart], defects: Sequence[Labelled], clean: Sequence[Labelled], threshold: float
+) -> dict[str, Any]:
+    """What `threshold` makes of the parts `before` and `after` calibration: each fold of the pictures judged
+    by models of the others, raw where those have too few labels. Folds are those of the parts.
+    """
+    places = {name: place for place, name in enumerate(dict.fromkeys(part.picture for part in parts))}
+    after = []
+    for fold in range(FOLDS):
+        others = [row for row in defects if places[row.picture] % FOLDS != fold]
+        passing = [row for row in clean if places[row.picture] % FOLDS != fold]
+        defect = fitted(chosen_method(others)[0], others) if len(others) >= LEAST_LABELS else None
+        passes = fitted_linear(CLEAN_PRIOR, passing, "logistic") if len(passing) >= LEAST_PARTS else None
+        after += [part.judged(defect, passes) for part in parts if places[part.picture] % FOLDS == fold]
+    before = [part.judged(None, None) for part in parts]
+    return {"threshold": threshold, "before": part_rates(before, threshold),
+            "after": part_rates(after, threshold)}
 
 
 def stated(model: ConfidenceModel, rows: Sequence[Labelled]) -> Floats:
@@ -128,12 +158,17 @@ def stated(model: ConfidenceModel, rows: Sequence[Labelled]) -> Floats:
     return np.array([model.probability(row.features) for row in rows], np.float64)
 
 
-def _weights(prior: dict[str, float], rows: Sequence[Labelled]) -> dict[str, float]:
-    table = np.array([[row.features[name] for name in prior] for row in rows], np.float64)
+def _weights(
+    prior: dict[str, float], rows: Sequence[Labelled], kept: Sequence[str] = ()
+) -> dict[str, float]:
+    """All weights of `prior`, fitted but for the `kept` ones."""
+    free = [name for name in prior if name not in kept]
+    table = np.array([[row.features[name] for name in free] for row in rows], np.float64)
+    given = np.array([sum(prior[name] * row.features[name] for name in kept) for row in rows], np.float64)
     right = np.array([row.right for row in rows], np.float64)
     counts = np.array([row.count for row in rows], np.float64)
-    found = fitted_weights(table, right, list(prior.values()), counts=counts)
-    return {name: float(f"{weight:.6g}") for name, weight in zip(prior, found, strict=True)}
+    found = fitted_weights(table, right, [prior[name] for name in free], counts=counts, given=given)
+    return prior | {name: float(f"{weight:.6g}") for name, weight in zip(free, found, strict=True)}
 
 
 def _possible(rows: Sequence[Labelled]) -> list[str]:

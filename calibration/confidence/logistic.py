@@ -21,25 +21,33 @@ KNOTS = 12
 
 def fitted_weights(
     features: Floats, right: Floats, prior: Sequence[float], strength: float = 1.0,
-    counts: Floats | None = None,
+    counts: Floats | None = None, given: Floats | None = None,
 ) -> Floats:
     """[k] weights for features [n, k] and answers [n] (0 or 1), by Newton's method with halved steps.
 
     `prior` [k]: the weights without any label; `strength`: how many standard deviations of a weight make one
-    unit, squared; `counts` [n]: how often each row counts, once for None.
+    unit, squared; `counts` [n]: how often each row counts, once for None; `given` [n]: what is added to each
+    row's score whatever the weights, nothing for None.
     """
     start = np.asarray(prior, np.float64)
     counted = np.ones(len(right)) if counts is None else counts
+    offset = np.zeros(len(right)) if given is None else given
     weights = start.copy()
-    loss = _penalised(weights, features, right, counted, start, strength)
+
+    def penalised(tried: Floats) -> float:
+        scores = features @ tried + offset
+        losses = np.logaddexp(0.0, scores) - right * scores
+        return float((counted * losses).sum() + strength / 2 * ((tried - start) ** 2).sum())
+
+    loss = penalised(weights)
     for _ in range(MOST_STEPS):
-        p = probabilities(features @ weights)
+        p = probabilities(features @ weights + offset)
         slope = features.T @ (counted * (p - right)) + strength * (weights - start)
         curve = (features * (counted * p * (1 - p))[:, None]).T @ features + strength * np.eye(len(start))
         step = np.linalg.solve(curve, slope)
         while True:
             moved = weights - step
-            new = _penalised(moved, features, right, counted, start, strength)
+            new = penalised(moved)
             if new <= loss or np.abs(step).max() < SETTLED:
                 break
             step = step / 2
@@ -74,10 +82,3 @@ def log_losses(stated: Floats, right: Floats) -> Floats:
     """[n] minus the logarithm of the probability given to what was the case; 0 and 1 count as 1e-6 off."""
     kept = np.clip(stated, 1e-6, 1 - 1e-6)
     return np.asarray(-(right * np.log(kept) + (1 - right) * np.log(1 - kept)))
-
-
-def _penalised(
-    weights: Floats, features: Floats, right: Floats, counted: Floats, start: Floats, strength: float
-) -> float:
-    losses = np.logaddexp(0.0, features @ weights) - right * (features @ weights)
-    return float((counted * losses).sum() + strength / 2 * ((weights - start) ** 2).sum())

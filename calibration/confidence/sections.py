@@ -6,23 +6,35 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...runtime.judge.confidence import clean_features
-from .fit import LEAST_LABELS, Labelled, calibration_report, chosen_method, fitted, fitted_linear
+from .fit import (
+    CLEAN_PRIOR,
+    LEAST_LABELS,
+    LEAST_PARTS,
+    Labelled,
+    calibration_report,
+    chosen_method,
+    fitted,
+    fitted_linear,
+    rates_report,
+)
 from .logistic import Floats
-
-LEAST_PARTS = 20
-"""Fewer labelled parts say nothing about clean ones."""
-
-CLEAN_PRIOR = {"bias": 0.0, "rejected": -1.0}
-"""Before any label: a part is as clean as its strongest rejected evidence is improbable."""
+from .part_rates import LabelledPart
 
 
 def confidence_section(
-    defects: Sequence[Labelled], raw: Floats, clean: Sequence[Labelled], labelled: int, source: str
+    defects: Sequence[Labelled],
+    raw: Floats,
+    clean: Sequence[Labelled],
+    labelled: int,
+    source: str,
+    parts: Sequence[LabelledPart] = (),
+    threshold: float = 0.85,
 ) -> dict[str, Any]:
     """`defect`, `clean`: the models, None where there are too few labels; `report`: what they rest on.
 
     `raw` [n]: confidence of each of `defects` as the detectors say it; `labelled`: parts with labels;
-    `source`: where they came from, for the report.
+    `source`: where they came from, for the report; `parts`: the labelled ones, for what `threshold` makes of
+    them before and after.
     """
     report: dict[str, Any] = {"source": source, "parts": labelled, "labels": len(defects)}
     section: dict[str, Any] = {"defect": None, "clean": None, "report": report}
@@ -43,6 +55,8 @@ def confidence_section(
             "missed_defects": len(missed),
             "stated_without_evidence": model.probability(clean_features(0.0)),
         }
+    if parts:
+        report["rates"] = rates_report(parts, defects, clean, threshold)
     rounded: dict[str, Any] = _rounded(section)
     return rounded
 

@@ -34,7 +34,8 @@ class SweepPoint:
     """All pictures at one strength.
 
     f with its interval f_low..f_high; loss: of F against the same pictures undisturbed, loss_high: its
-    upper 95 % bound, from resampling both together; qualities: as measured, picture by picture.
+    upper 95 % bound, from resampling both together, made to rise with the strength; qualities: as measured,
+    picture by picture, of as many as were looked at.
     """
 
     strength: float
@@ -105,7 +106,8 @@ def _row(point: SweepPoint, name: str) -> dict[str, Any]:
     values = sorted(_values(name, point.qualities))
     row = {key: value for key, value in asdict(point).items() if key != "qualities"}
     middle = statistics.median(values) if values else None
-    return {**row, "measured": middle, "measured_low_high": [values[0], values[-1]] if values else None}
+    ends = [values[0], values[-1]] if values else None
+    return {**row, "pictures": len(point.qualities), "measured": middle, "measured_low_high": ends}
 
 
 def _values(name: str, qualities: Sequence[Quality]) -> list[float]:

@@ -17,6 +17,7 @@ from ...runtime.errors import ScaleError
 from ...runtime.judge.scale import Floats, Matrix, mapped_points, slopes_of
 from .boards import Corners
 from .budget import widened
+from .lens import lens_left_in
 
 LEAST_LENS_PICTURES = 5
 MOST_RESIDUAL_PX = 0.6  # root mean square over both coordinates' distance
@@ -29,7 +30,8 @@ class PlaneFit:
     """The map of the measuring plane. parameters and covariance as in `PixelScale`; residual_px: root mean
     square distance of the corners of the plane's picture; wave: relative standard uncertainty of lengths from
     residuals that are alike in neighbouring corners (lens distortion, a bent board); picture_residuals_px: of
-    every picture that was used; distance_mm: of the camera from the plane, where the lens is known.
+    every picture that was used; distance_mm: of the camera from the plane, where the lens is known. lens:
+    relative standard uncertainty of lengths from a lens that is seen and not taken out; 0 for none.
     """
 
     parameters: Floats
@@ -38,6 +40,7 @@ class PlaneFit:
     wave: float
     picture_residuals_px: tuple[float, ...]
     distance_mm: float | None = None
+    lens: float = 0.0
 
     @property
     def homography(self) -> Matrix:
@@ -119,8 +122,16 @@ def plane_from_view(corners: Corners, picture_wh: tuple[int, int], what: str) ->
 
     carried = slopes_of(to_scale, theta, np.sqrt(np.diag(covariance)) / 100)
     residual = _checked_residual(left, what, is_lens_known=False)
+    lens, shared = 0.0, left
+    if (bent := lens_left_in(plane, picture, theta, np.array(picture_wh) / size)) is not None:
+        lens, shared = bent[0], bent[1] * size
     return PlaneFit(
-        to_scale(theta), carried @ covariance @ carried.T, residual, _wave(corners, left), (residual,)
+        to_scale(theta),
+        carried @ covariance @ carried.T,
+        residual,
+        _wave(corners, shared),
+        (residual,),
+        lens=lens,
     )
 
 

@@ -147,6 +147,12 @@ def scale_from_board(pictures: Sequence[NamedPicture], board: Board, dimension: 
         Contribution("wave", fit.wave, "normal", "residuals that neighbouring corners share"),
         *dimension.contributions(),
     ]
+    if fit.lens:
+        budget.insert(2, Contribution("lens", fit.lens, "normal", "distortion that one picture shows"))
+        notes.append(
+            f"{names[0]}: the lens bends straight lines and makes lengths wrong by {fit.lens:.2%}, which is"
+            f" in the budget; {LEAST_LENS_PICTURES} pictures or more take it out"
+        )
     rows = [
         {"name": name, "corners": len(view.plane_mm), "residual_px": residual}
         for name, view, residual in zip(names, views, fit.picture_residuals_px, strict=True)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ...calibration.confidence.fit import Labelled
+from ...calibration.confidence.fit import FOLDS, Labelled
+from ...calibration.confidence.part_rates import LabelledPart
 from ...runtime.errors import DataSetError
 from ...runtime.infer.bundle import Bundle
 from ...runtime.infer.engines.engine import Engine, FloatArray, engine_from_bundle
@@ -22,7 +23,6 @@ from ...runtime.infer.fuse import CandidateDefect
 from ...runtime.infer.inspector import Inspection, Inspector
 from ...runtime.judge.confidence import clean_features, defect_features
 from ..gate.differences import RememberedEngine
-from ..rates.resampling import FEWEST_GROUPS
 from ..scores import NamedBox, iou_matrix, matches
 from ..sets.example import Example, Row
 from ..terminal import Progress
@@ -36,7 +36,7 @@ class Answers:
     """`defects`: reported ones with their features; `raw` [n]: their confidence as the detectors say it;
     `clean`: made-up parts that would have passed, right where they are clean; `tokens`: of each part the
     image tokens of its tiles, [tiles, T, H], `groups`: its group, a part; `labelled`: parts with labels among
-    `parts`.
+    `parts`; `judged`: those, each with all that its verdict rests on.
     """
 
     defects: tuple[Labelled, ...]
@@ -46,6 +46,7 @@ class Answers:
     groups: tuple[str, ...]
     parts: int
     labelled: int
+    judged: tuple[LabelledPart, ...] = ()
 
 
 def answers_from_rows(
@@ -64,6 +65,7 @@ def answers_from_rows(
     clean: list[Labelled] = []
     raw: list[float] = []
     tokens: list[FloatArray] = []
+    judged: list[LabelledPart] = []
     labelled = true_boxes = 0
     kin = fold_names(rows)
     with Inspector(bundle, recipe_id, threads, open_engine=open_engine) as inspector:
@@ -78,6 +80,7 @@ def answers_from_rows(
                             for one in defect_answers(example, inspection)]
                 raw += [one.confidence for one in inspection.defects if not _is_ignored(one, example)]
                 clean += [replace(one, picture=kin[sequence]) for one in clean_answers(example, inspection)]
+                judged.append(labelled_part(example, inspection, kin[sequence]))
                 labelled += 1
                 true_boxes += len(example.truth)
             if progress:
@@ -85,7 +88,9 @@ def answers_from_rows(
     missed = labelled / max(true_boxes, 1)
     counted = tuple(one if one.right else replace(one, count=missed) for one in clean)
     groups = tuple(row.group for row in rows)
-    return Answers(tuple(defects), np.array(raw), counted, tuple(tokens), groups, len(rows), labelled)
+    return Answers(
+        tuple(defects), np.array(raw), counted, tuple(tokens), groups, len(rows), labelled, tuple(judged)
+    )
 
 
 def within_types(example: Example, types: Sequence[str]) -> Example:
@@ -100,9 +105,21 @@ def within_types(example: Example, types: Sequence[str]) -> Example:
 
 
 def fold_names(rows: Sequence[Row]) -> list[str]:
-    """What is on one side of every fold, a name a row: boards or capture sessions where there are enough."""
+    """What is on one side of every fold, a name a row: boards or sessions where they fill the folds."""
     groups = [row.group for row in rows]
-    return groups if len(set(groups)) >= FEWEST_GROUPS else [row.name for row in rows]
+    return groups if len(set(groups)) >= FOLDS else [row.name for row in rows]
+
+
+def labelled_part(example: Example, inspection: Inspection, picture: str) -> LabelledPart:
+    """What the verdict on one part rests on as far as confidence goes; what lies on ignored places is out."""
+    asked = [one for one in inspection.defects if not _is_ignored(one, example)]
+    return LabelledPart(
+        picture,
+        tuple(defect_features(one) for one in asked),
+        tuple(one.confidence for one in asked),
+        inspection.strongest_rejected,
+        bool(example.truth),
+    )
 
 
 def defect_answers(example: Example, inspection: Inspection) -> list[Labelled]:

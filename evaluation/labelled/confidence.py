@@ -76,9 +76,12 @@ def sections_from_rows(
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
     """`confidence` and `novelty` of one recipe, measured on these rows."""
+    threshold = bundle.recipe(recipe_id).recipe.thresholds.review_confidence
     found = answers_from_rows(bundle, recipe_id, rows, threads=threads, progress=progress)
     sections = {
-        "confidence": confidence_section(found.defects, found.raw, found.clean, found.labelled, source)
+        "confidence": confidence_section(
+            found.defects, found.raw, found.clean, found.labelled, source, found.judged, threshold
+        )
     }
     novelty = novelty_section(found.tokens, found.groups)
     return sections if novelty is None else {**sections, "novelty": novelty}
@@ -96,7 +99,8 @@ def confidence_text(result: dict[str, Any]) -> str:
     else:
         lines.append(
             f"defects   {defect['method']}; ECE {defect['before']['ece']:.4f} -> {defect['after']['ece']:.4f}"
-            f" on the other half ({defect['right']} of {defect['labels']} right)"
+            f" held out ({defect['right']} of {defect['labels']} right), by chance up to"
+            f" {defect['before']['ece_by_chance'][1]:.4f}"
         )
     if isinstance(clean, str):
         lines.append(f"passes    raw confidence stays: {clean}")
@@ -105,6 +109,8 @@ def confidence_text(result: dict[str, Any]) -> str:
             f"passes    {clean['missed_defects']} missed defects beside {clean['parts']} clean parts;"
             f" without any evidence a pass has {clean['stated_without_evidence']:.4f}"
         )
+    if (rates := report.get("rates")) is not None:
+        lines += [_rates_text(name, rates) for name in ("before", "after")]
     novelty = result["novelty"]
     if novelty is None:
         lines.append("novelty   not known: too few parts")
@@ -114,3 +120,12 @@ def confidence_text(result: dict[str, Any]) -> str:
         counts = f"{novelty['parts']} parts, {novelty['groups']} groups"
         lines.append(f"novelty   limit {novelty['limit']:.2f} from {counts}; expected of a {kin}: {share}")
     return "\n".join([*lines, f"bundle    now {result['bundle']}"])
+
+
+def _rates_text(name: str, rates: dict[str, Any]) -> str:
+    """One line: what the threshold makes of the parts."""
+    one = rates[name]
+    return (
+        f"{name:9} at {rates['threshold']:g}: {one['review']} of {one['parts']} parts for a person,"
+        f" {one['escape']} of {one['bad']} bad pass, {one['false_reject']} of {one['good']} good fail"
+    )

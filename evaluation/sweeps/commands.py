@@ -23,7 +23,7 @@ def add_limits(actions: Any) -> None:
     action.add_argument("--recipe", metavar="ID", help="the bundle's first")
     action.add_argument("--split", choices=("train", "validation", "all"), help="(train, where there is one)")
     action.add_argument("--list", type=Path, metavar="FILE", help="rows to use, replaces --split")
-    action.add_argument("--limit", type=positive, default=40, metavar="N", help="pictures (%(default)s)")
+    action.add_argument("--limit", type=positive, default=80, metavar="N", help="pictures (%(default)s)")
     action.add_argument("--kinds", help="of low_light,bright_light,blur,motion,glare,noise (all)")
     action.add_argument(
         "--loss", type=float, default=0.01, help="of F that is allowed, with 95 %% confidence (%(default)s)"

@@ -33,6 +33,7 @@ def limits_text(result: dict[str, Any]) -> str:
                 f" {'*' if is_in else ' '} {point['strength']:8g}  {point['f']:.3f}"
                 f"   {point['f_low']:.3f}..{point['f_high']:.3f}   {point['loss']:+.3f}"
                 f"   {point['loss_high']:+.3f}   {measured:>8}   {100 * point['outside']:5.0f} %"
+                + (f"   given up after {point['pictures']}" if point["pictures"] < result["pictures"] else "")
             )
     lines += ["", "certified (* above), and stored: " + ", ".join(_limits(section["limits"]))]
     return "\n".join(lines)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ...calibration.limits.certified import ALLOWED_LOSS, SweepPoint, quality_section
+from ...calibration.limits.certified import ALLOWED_LOSS, quality_section
 from ...calibration.limits.disturbance import KINDS, Disturbance, disturbance_of, disturbed
 from ...runtime.capture.frame import Frame
 from ...runtime.errors import DataSetError, UsageError
@@ -22,17 +22,20 @@ from ...runtime.infer.bundle import Bundle
 from ...runtime.infer.inspector import Inspector
 from ...runtime.judge.quality import Quality, picture_quality, within
 from ..evaluate import rounded, thinned_rows
-from ..rates.resampling import group_weights, percentile_interval, trusted_names
-from ..rates.tally import Tally
+from ..rates.resampling import trusted_names
 from ..scorecard import boxes_of, counted_boxes
 from ..scores import ScoredPicture
 from ..sets.example import Example, Row
 from ..sets.source import calibration_split, check_fits, rows_from_source
 from ..terminal import Progress
 from ..warp import is_binarised
+from .steps import REFINEMENTS, Looked, has_failed, tried_strengths
 
-Floats = npt.NDArray[np.float64]
-PICTURES = 40
+PICTURES = 80
+BATCH = 16
+"""Pictures after which a strength may be given up."""
+KEPT_BYTES = 512 << 20
+"""Pictures that are kept in memory for the next strength, rather than read or drawn again."""
 
 
 def limits_from_dataset(
@@ -55,81 +58,91 @@ def limits_from_dataset(
             split = calibration_split(dataset)
         rows = rows_from_source(dataset, split=split, list_path=list_path,
                                 box_margin_px=recipe.box_margin_px, types=recipe.types)
-        rows = thinned_rows(rows, limit)
+        rows = shuffled(thinned_rows(rows, limit), seed)
         check_fits(rows[0].read(), recipe, dataset)
-        steps = [(kind, strength) for kind in kinds for strength in KINDS[kind][1]]
-        sweep = _Sweep(inspector, rows, seed, len(steps) + 1, progress)
-        clean, two_tone = sweep.at(Disturbance()), sweep.two_tone
-        if not clean.tally.counts[:, 2].sum():
+        names = trusted_names([row.group for row in rows])
+        sweep = _Sweep(inspector, rows, names, seed, allowed_loss, progress)
+        clean = sweep.undisturbed(steps=1 + sum(len(KINDS[kind][1]) + REFINEMENTS for kind in kinds))
+        if not any(picture.truth for picture in clean.pictures):
             raise DataSetError(f"{dataset}: {len(rows)} pictures without a labelled defect; F means nothing")
-        weights = group_weights(trusted_names([row.group for row in rows]))
-        found = {step: sweep.at(disturbance_of(*step)) for step in steps}
-    sweeps = {
-        kind: [_point(strength, found[kind, strength], clean, weights) for strength in KINDS[kind][1]]
-        for kind in kinds
-    }
+        sweeps = {kind: tried_strengths(kind, partial(sweep.at, kind, clean), clean, names, allowed_loss)
+                  for kind in kinds}
     section = quality_section(clean.qualities, sweeps, allowed_loss)
     for kind, points in sweeps.items():
         for row, point in zip(section["sweeps"][kind]["points"], points, strict=True):
             row["outside"] = float(np.mean([bool(within(one, section)) for one in point.qualities]))
-    f = clean.tally.precision_recall_f(np.ones((1, len(rows))))[2][0]
+    f = clean.f(np.ones((1, len(rows))))[0]
     return dict(rounded({
         "dataset": dataset, "split": split, "bundle": {"id": bundle.id, "precision": bundle.precision},
         "recipe": recipe.id, "mode": recipe.mode, "pictures": len(rows), "seed": seed,
-        "defects": int(clean.tally.counts[:, 2].sum()), "f_clean": float(f), "two_tone_pictures": two_tone,
+        "defects": sum(len(one.truth) for one in clean.pictures), "f_clean": float(f),
+        "two_tone_pictures": sweep.two_tone, "looks": sweep.looks,
         "template": "clean" if recipe.mode == "compare" else None, "quality": section,
     }))
 
 
-class _Inspected:
-    """All pictures at one strength: what was found, and how good the pictures were."""
-
-    def __init__(self, pictures: Sequence[ScoredPicture], qualities: Sequence[Quality]) -> None:
-        self.tally, self.qualities = Tally.of(pictures), tuple(qualities)
+def shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
+    """In an order without meaning, so that the first few speak for all: lists stand by class or by board."""
+    return [rows[int(index)] for index in np.random.default_rng([seed, len(rows)]).permutation(len(rows))]
 
 
 class _Sweep:
     """The same rows again and again; a picture's own disturbance has the same place at every strength."""
 
     def __init__(
-        self, inspector: Inspector, rows: Sequence[Row], seed: int, steps: int, progress: Progress | None
+        self, inspector: Inspector, rows: Sequence[Row], names: Sequence[str], seed: int,
+        allowed_loss: float, progress: Progress | None,
     ) -> None:
-        self._inspector, self._rows, self._seed = inspector, rows, seed
-        self._steps, self._progress, self._done = steps * len(rows), progress, 0
-        self.two_tone = 0
+        self._inspector, self._rows, self._names, self._seed = inspector, rows, names, seed
+        self._allowed_loss, self._progress = allowed_loss, progress
+        self._kept: dict[int, Example] = {}
+        self._kept_bytes = self._done = self._steps = 0
+        self.two_tone = self.looks = 0
 
-    def at(self, how: Disturbance) -> _Inspected:
-        """Disturb, measure and inspect every row."""
-        pictures, qualities, two_tone = [], [], 0
-        for index, row in enumerate(self._rows):
-            example = row.read()
-            rng = np.random.default_rng([self._seed, index])
+    def undisturbed(self, steps: int) -> Looked:
+        """Every row as it is; `steps`: how many looks like this there will be at most, for the progress."""
+        self._steps = steps * len(self._rows)
+        self.two_tone = sum(is_binarised(self._example(index).image) for index in range(len(self._rows)))
+        return self._looked(Disturbance(), None)
+
+    def at(self, kind: str, clean: Looked, strength: float) -> Looked:
+        """Every row at one strength of a kind, or the first rows where those have failed already."""
+        return self._looked(disturbance_of(kind, strength), clean)
+
+    def _looked(self, how: Disturbance, clean: Looked | None) -> Looked:
+        pictures: list[ScoredPicture] = []
+        qualities: list[Quality] = []
+        for index in range(len(self._rows)):
+            example = self._example(index)
             frame = example.frame(index + 1)
-            two_tone += is_binarised(frame.image)
+            rng = np.random.default_rng([self._seed, index])
             frame = replace(frame, image=disturbed(frame.image, how, rng))
             pictures.append(scored_frame(self._inspector, frame, example))
             template = frame.template if self._inspector.recipe.mode == "compare" else None
             qualities.append(picture_quality(frame.image, template))
-            self._done += 1
+            self.looks += 1
             if self._progress:
-                self._progress(self._done, self._steps, "limits")
-        if how == Disturbance():
-            self.two_tone = two_tone
-        return _Inspected(pictures, qualities)
+                self._progress(min(self._done + len(pictures), self._steps), self._steps, "limits")
+            if clean is not None and len(pictures) % BATCH == 0 and len(pictures) < len(self._rows):
+                looked = Looked(tuple(pictures), tuple(qualities))
+                if has_failed(looked, clean, self._names, self._allowed_loss):
+                    break
+        self._done += len(self._rows)
+        return Looked(tuple(pictures), tuple(qualities))
+
+    def _example(self, index: int) -> Example:
+        """Row `index`, read or drawn once as far as there is room."""
+        if index in self._kept:
+            return self._kept[index]
+        example = self._rows[index].read()
+        size = example.image.nbytes + (0 if example.template is None else example.template.nbytes)
+        if self._kept_bytes + size <= KEPT_BYTES:
+            self._kept[index], self._kept_bytes = example, self._kept_bytes + size
+        return example
 
 
 def scored_frame(inspector: Inspector, frame: Frame, example: Example) -> ScoredPicture:
     """What the bundle reports on one frame, beside the truth; a failed answer reports what it has."""
     boxes = boxes_of(inspector.inspect(frame).defects)
     return ScoredPicture(example.truth, counted_boxes(boxes, example.truth, example.ignored))
-
-
-def _point(strength: float, found: _Inspected, clean: _Inspected, weights: Floats) -> SweepPoint:
-    """F and its loss at one strength; the intervals draw pictures, the same ones clean and disturbed."""
-    ones = np.ones((1, weights.shape[1]))
-    f, f_clean = (one.tally.precision_recall_f(ones)[2][0] for one in (found, clean))
-    drawn, drawn_clean = (one.tally.precision_recall_f(weights)[2] for one in (found, clean))
-    low, high = percentile_interval(drawn)
-    loss_high = float(np.percentile(drawn_clean - drawn, 95.0))
-    return SweepPoint(strength, float(f), low, high, float(f_clean - f), loss_high, found.qualities)
 

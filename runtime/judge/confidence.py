@@ -43,10 +43,15 @@ def judged_confidence(candidate: CandidateDefect, judgement: Judgement) -> float
 
 
 def clean_confidence(strongest_rejected: float, judgement: Judgement) -> float:
-    """p(no defect on a part without a reported one), 0..1; 1 - `strongest_rejected` without a fit."""
+    """p(no defect on a part without a reported one), 0..1: as fitted, and never above 1 - `strongest_rejected`.
+
+    A few dozen labelled parts hold a handful of missed defects at most: they may make a pass less sure than
+    its evidence says, and are too few to make it surer.
+    """
+    raw = 1.0 - strongest_rejected
     if judgement.clean is None:
-        return 1.0 - strongest_rejected
-    return judgement.clean.probability(clean_features(strongest_rejected))
+        return raw
+    return min(judgement.clean.probability(clean_features(strongest_rejected)), raw)
 
 
 def defect_features(candidate: CandidateDefect) -> dict[str, float]:

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from orinspect.calibration.confidence.calibration_error import calibration_error, reliability_bins
+from orinspect.calibration.confidence.calibration_error import (
+    calibration_error,
+    error_by_chance,
+    reliability_bins,
+)
 
 
 def test_one_bin_is_the_gap_between_what_was_said_and_what_was_right() -> None:
@@ -58,3 +62,19 @@ def test_nothing_said_has_no_error_and_nonsense_is_refused() -> None:
         calibration_error([1.2], [True])
     with pytest.raises(ValueError, match="2 confidences and 1"):
         calibration_error([0.1, 0.2], [True])
+
+
+def test_true_confidences_have_an_error_by_chance_that_falls_with_their_number() -> None:
+    """About 0.04 of 64 and a sixth of that of 2,500; a drawn set lies below the quantile 19 times in 20."""
+    rng = np.random.default_rng(3)
+    found = {}
+    for count in (64, 2500):
+        stated = rng.beta(8.0, 0.6, count)
+        chance = error_by_chance(stated, bins=15)
+        assert chance is not None and 0 < chance[0] < chance[1]
+        found[count] = chance
+        errors = [calibration_error(stated, rng.random(count) < stated, bins=15) for _ in range(100)]
+        assert 85 <= sum(error is not None and error <= chance[1] for error in errors) <= 100
+    assert 0.02 < found[64][0] < 0.08
+    assert found[2500][0] < found[64][0] / 3
+    assert error_by_chance([]) is None

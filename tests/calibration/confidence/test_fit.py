@@ -70,9 +70,22 @@ def test_a_fit_finds_the_slope_that_made_the_answers(method: str) -> None:
     assert slope == pytest.approx(0.5, abs=0.06)
 
 
+def test_another_share_of_right_answers_is_an_offset_and_nothing_else() -> None:
+    """A line with a tenth of the defects: the odds of every report are lower by one factor."""
+    rows, others = answers(13, 400, offset=-1.5), answers(14, 3000, offset=-1.5)
+    model = fitted("shift", rows)
+    assert model.weights["raw"] == 1.0
+    assert model.weights["bias"] == pytest.approx(-1.5, abs=0.4)
+    assert chosen_method(rows)[0] in ("shift", "temperature")
+    right = [row.right for row in others]
+    before = calibration_error(raw(others), right, bins=15)
+    after = calibration_error(stated(model, others), right, bins=15)
+    assert before is not None and after is not None and after < before / 3
+
+
 def test_few_labels_without_a_wrong_one_change_little() -> None:
     rows = [Labelled({**REST, "raw": 2.0, "dense": 2.0, "words": 2.0}, True, f"p{n}") for n in range(60)]
-    for method in ("temperature", "platt", "joint", "logistic"):
+    for method in ("shift", "temperature", "platt", "joint", "logistic"):
         model = fitted(method, rows)
         assert 0.85 < model.probability(rows[0].features) <= 1 - 1 / 62
         assert all(abs(weight) < 3 for weight in model.weights.values())
@@ -111,7 +124,7 @@ def test_no_picture_is_on_both_sides_of_a_fold() -> None:
     assert all(not (pictures - one) & one for one in seen)
 
 
-def test_the_report_holds_out_a_half() -> None:
+def test_the_report_is_of_pictures_held_out() -> None:
     """Labels that have nothing to do with the features cannot look calibrated by learning them by heart."""
     rows = answers(8, 800, slope=0.4)
     report = calibration_report(rows, raw(rows))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from orinspect.calibration.scale.boards import Board, board_corners
-from orinspect.calibration.scale.budget import Contribution, Dimension, combined, widened
+from orinspect.calibration.scale.budget import Contribution, Dimension, Distribution, combined, widened
 from orinspect.calibration.scale.command import scale_of_finding
 from orinspect.calibration.scale.edges import fitted_step
 from orinspect.calibration.scale.lengths import between_edges, between_marks, between_points
@@ -271,6 +271,41 @@ def test_too_few_pictures_for_the_lens_are_said() -> None:
 def test_the_budget_is_the_root_of_the_sum_of_squares() -> None:
     lines = [Contribution(name, value, "normal", "") for name, value in (("a", 3e-4), ("b", 4e-4))]
     assert combined(lines) == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [("rectangular", 1.0)],
+        [("rectangular", 1.0), ("normal", 1.0)],
+        [("rectangular", 1.0), ("normal", 0.1), ("U-shaped", 0.3)],
+        [("rectangular", 1.0), ("rectangular", 0.5)],
+    ],
+)
+def test_twice_the_combined_uncertainty_covers_what_k_2_covers_of_a_normal_one(
+    lines: list[tuple[Distribution, float]],
+) -> None:
+    """Against drawing: JCGM 101's own way. Twice a bound's standard deviation would cover everything."""
+    rng = np.random.default_rng(5)
+    drawn = {
+        "normal": lambda: rng.normal(size=400_000),
+        "rectangular": lambda: rng.uniform(-(3**0.5), 3**0.5, 400_000),
+        "U-shaped": lambda: 2**0.5 * np.sin(rng.uniform(0, 2 * np.pi, 400_000)),
+    }
+    total = sum(relative * drawn[kind]() for kind, relative in lines)
+    stated = 2 * combined([Contribution("x", relative, kind, "") for kind, relative in lines])
+    assert np.mean(np.abs(total) <= stated) == pytest.approx(0.9545, abs=0.002)
+
+
+def test_a_lens_that_is_left_in_has_a_line_of_its_own() -> None:
+    """k1 = -0.05 makes lengths wrong by a thousandth; a straight camera has no such line."""
+    for bend, is_there in ((-0.05, True), (0.0, False)):
+        view = KnownView(WH, 800.0, 140.0, (0.08, -0.06), 0.1, distortion=(bend, 0.0, 0.0, 0.0, 0.0))
+        finding = scale_from_board([_seen(view, checkerboard((9, 6), 7.0))], BOARD, Dimension(7.0))
+        lens = [one for one in finding.budget if one.name == "lens"]
+        assert bool(lens) == is_there == any("bends straight lines" in note for note in finding.notes)
+        if lens:
+            assert 2e-4 < lens[0].relative < 5e-3
 
 
 def test_tolerance_and_temperature_are_in_the_budget() -> None:

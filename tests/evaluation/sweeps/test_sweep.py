@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orinspect.calibration.limits.disturbance import KINDS
 from orinspect.cli import main
 from orinspect.evaluation.scores import NamedBox
 from orinspect.evaluation.sets.source import rows_from_source
@@ -21,8 +22,9 @@ from orinspect.runtime.infer.bundle import Bundle
 from orinspect.runtime.infer.fuse import CandidateDefect
 from orinspect.runtime.infer.inspector import Inspection, Passes
 from orinspect.runtime.infer.judgement import judgement_of
+from orinspect.runtime.recipe import load_recipe
 from orinspect.tests.evaluation.small_data_set import write_deeppcb
-from orinspect.tests.small_bundle import write_small_bundle
+from orinspect.tests.small_bundle import RECIPE, write_small_bundle
 
 SOURCE = "scenes:pcb?seed=3&parts=2&style=grey&size_px=256&defects=2"
 
@@ -41,13 +43,29 @@ def test_a_sweep_says_f_and_quality_at_every_strength(bundle: Path, tmp_path: Pa
     assert again == result == json.loads(json.dumps(result))
     assert (result["pictures"], result["template"]) == (2, "clean")
     blur, light = (result["quality"]["sweeps"][kind] for kind in ("blur", "low_light"))
-    assert [len(curve["points"]) for curve in (blur, light)] == [6, 6]
+    for curve, kind in ((blur, "blur"), (light, "low_light")):
+        asked = [point["strength"] for point in curve["points"]]
+        assert set(KINDS[kind][1]) <= set(asked) or curve["points"][-1]["pictures"] < 2
+    assert result["looks"] == 2 + sum(p["pictures"] for curve in (blur, light) for p in curve["points"])
     measured = [point["measured"] for point in light["points"]]
     assert measured == sorted(measured, reverse=True)
     for point in (*blur["points"], *light["points"]):
         assert point["f_low"] <= point["f"] <= point["f_high"] and 0 <= point["outside"] <= 1
     text = limits_text(result)
     assert "blur (px sigma), measured as blur_added_px" in text and "its template is not" in text
+
+
+@pytest.mark.slow
+def test_surfaces_without_a_template_are_swept_by_their_own_numbers(tmp_path: Path) -> None:
+    recipe = load_recipe(RECIPE.parent / "metal-surface.toml")
+    write_small_bundle(tmp_path, recipe, dense_types=recipe.types)
+    source = "scenes:metal?seed=3&parts=2&size_px=256&defects=2"
+    result = limits_from_dataset(tmp_path / "bundle", source, kinds=("blur", "low_light"), threads=1)
+    assert (result["mode"], result["template"]) == ("single", None)
+    curves = result["quality"]["sweeps"]
+    assert (curves["blur"]["quantity"], curves["low_light"]["quantity"]) == ("blur_px", "brightness")
+    assert set(result["quality"]["limits"]) == {"blur_px", "brightness"}
+    assert "its template is not" not in limits_text(result)
 
 
 @pytest.mark.slow
