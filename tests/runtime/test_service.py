@@ -136,6 +136,7 @@ def _outbox(folder: Path) -> dict[str, int]:
         return outbox.counts()
 
 
+@pytest.mark.slow
 def test_a_source_that_ends_ends_the_service(tmp_path: Path, messages: tuple[int, Messages]) -> None:
     port, received = messages
     with Line(tmp_path, port, "reject") as line:
@@ -234,6 +235,7 @@ def test_killed_between_publish_and_puback_the_report_comes_again_under_its_id(t
         assert line.finish() == 0
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_broken_picture_and_a_late_one_is_inspected_whole_and_once(
     tmp_path: Path, messages: tuple[int, Messages]
 ) -> None:
@@ -293,6 +295,7 @@ def test_without_a_broker_every_part_is_inspected_and_kept(tmp_path: Path) -> No
     assert _outbox(tmp_path)["published"] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("says", "why"), [("broken", "NaN"), ("crash", "a fault of ours")])
 def test_a_failed_engine_is_reported_and_ends_the_process_with_its_code(
     tmp_path: Path, messages: tuple[int, Messages], says: str, why: str
@@ -309,6 +312,7 @@ def test_a_failed_engine_is_reported_and_ends_the_process_with_its_code(
     assert why in reports[0]["null_reasons"]["reasoning"]
 
 
+@pytest.mark.slow
 def test_a_camera_that_does_not_exist_is_a_fault_and_one_sentence(
     tmp_path: Path, messages: tuple[int, Messages]
 ) -> None:
@@ -330,6 +334,7 @@ def _site_scale(folder: Path, **change: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_scale_of_the_site_is_in_the_reports(tmp_path: Path, messages: tuple[int, Messages]) -> None:
     port, received = messages
     path = _site_scale(tmp_path, camera_id="cam0")
@@ -341,6 +346,7 @@ def test_the_scale_of_the_site_is_in_the_reports(tmp_path: Path, messages: tuple
     assert scale["calibration_id"] == json.loads(path.read_text("utf-8"))["id"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "named"),
     [
