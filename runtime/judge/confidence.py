@@ -43,7 +43,7 @@ def judged_confidence(candidate: CandidateDefect, judgement: Judgement) -> float
 
 
 def clean_confidence(strongest_rejected: float, judgement: Judgement) -> float:
-    """p(no defect on a part without a reported one), 0..1: as fitted, and never above 1 - `strongest_rejected`.
+    """p(no defect on a part without a reported one), 0..1: as fitted, never above 1 - `strongest_rejected`.
 
     A few dozen labelled parts hold a handful of missed defects at most: they may make a pass less sure than
     its evidence says, and are too few to make it surer.

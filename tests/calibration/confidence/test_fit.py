@@ -11,6 +11,7 @@ from orinspect.calibration.confidence.calibration_error import calibration_error
 from orinspect.calibration.confidence.fit import (
     ISOTONIC_LABELS,
     LEAST_LABELS,
+    LEAST_PARTS,
     Labelled,
     calibration_report,
     chosen_method,
@@ -19,7 +20,7 @@ from orinspect.calibration.confidence.fit import (
     stated,
 )
 from orinspect.calibration.confidence.logistic import fitted_weights, isotonic_knots, probabilities
-from orinspect.calibration.confidence.sections import LEAST_PARTS, confidence_section
+from orinspect.calibration.confidence.sections import confidence_section
 from orinspect.runtime.infer.judgement import ConfidenceModel
 from orinspect.runtime.judge.confidence import clean_features, logit
 

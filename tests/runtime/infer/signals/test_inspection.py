@@ -123,7 +123,7 @@ def test_novelty_is_known_once_the_bundle_knows_it(
     assert len(tokens) == once.passes.tiles - once.passes.tiles_gated
     rng = np.random.default_rng(0)
     parts = [tokens + rng.normal(0, 0.1, tokens.shape).astype(np.float32) for _ in range(24)]
-    section = novelty_section(parts)
+    section = novelty_section(parts, ["board"] * 24)
     assert section is not None
     copy = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
     write_section(copy, bundle.recipe_ids[0], "novelty", section)
