@@ -46,6 +46,38 @@ class CameraConfig:
 
 
 @dataclass(frozen=True)
+class TruthConfig:
+    """[truth]: when a frame is not the picture of a part; 0 or nothing leaves a check out (docs/cameras.md).
+
+    stale_s: age; frozen_frames: the same content so many times after the first; shares: of the area that is
+    black or white; most_blur_px: sigma of the edges; most_moved_px, least_likeness: beside the frame's
+    template, or `reference`, a picture of the empty or filled place.
+    """
+
+    stale_s: float = number(2.0, least=0)
+    frozen_frames: int = number(1, least=0)
+    most_dark_share: float = number(0.98, least=0, most=1)
+    most_glare_share: float = number(0.98, least=0, most=1)
+    most_blur_px: float = number(0.0, least=0)
+    most_moved_px: float = number(0.0, least=0)
+    least_likeness: float = number(0.2, least=0, most=1)
+    reference: Path | None = None
+
+
+@dataclass(frozen=True)
+class RecoveryConfig:
+    """[recovery]: the waits between two attempts to get a camera back, doubling from the least to the most.
+
+    faulty_frames: so many in a row are an alarm; good_frames: so many, and the next failure is a first one.
+    """
+
+    retry_least_s: float = number(0.5, least=0.01)
+    retry_most_s: float = number(60.0, least=0.01)
+    faulty_frames: int = number(5, least=1)
+    good_frames: int = number(5, least=1)
+
+
+@dataclass(frozen=True)
 class InspectionConfig:
     """[inspection]: the bundle, which of its recipes, and what runs it.
 
@@ -197,6 +229,8 @@ class ServiceConfig:
     mqtt: MqttConfig
     outbox: OutboxConfig
     part: PartConfig = field(default_factory=PartConfig)
+    truth: TruthConfig = field(default_factory=TruthConfig)
+    recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     scale: ScaleConfig | None = None
     evidence: EvidenceConfig | None = None
     audit: AuditConfig | None = None
@@ -258,10 +292,11 @@ def _with_credential(mqtt: MqttConfig) -> tuple[MqttConfig, list[str]]:
 
 def _contradictions(config: ServiceConfig) -> list[str]:
     """What has the right type and range, and still makes no sense."""
-    camera, mqtt, found = config.camera, config.mqtt, []
+    camera, mqtt, again, found = config.camera, config.mqtt, config.recovery, []
     for key, value, other, least in (
         ("camera.view_count", camera.view_count, "view_index + 1", camera.view_index + 1),
         ("mqtt.retry_most_s", mqtt.retry_most_s, "retry_least_s", mqtt.retry_least_s),
+        ("recovery.retry_most_s", again.retry_most_s, "retry_least_s", again.retry_least_s),
     ):
         if value < least:
             found.append(f"{key} is {value:g}; it must be at least {least:g}, {other}")

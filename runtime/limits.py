@@ -117,7 +117,7 @@ class Band:
 class QualityLimits:
     """[quality]: bands that replace those certified in the bundle; None keeps the bundle's.
 
-    The quantities are those of `judge/quality.py`: `[quality.blur_px]` with `max = 2.5`. With `enabled` off
+    The quantities are those of `capture/quality.py`: `[quality.blur_px]` with `max = 2.5`. With `enabled` off
     pictures are not measured.
     """
 

@@ -8,7 +8,6 @@ start.
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 import threading
@@ -111,7 +110,8 @@ def _inspect_until_stopped(
         camera = opened.enter_context(
             ProcessCamera(
                 config.camera.source,
-                functools.partial(camera_from_source, resume=resume_from_outbox(config.camera, outbox)),
+                camera_from_source,
+                resume=resume_from_outbox(config.camera, outbox),
                 slots=config.camera.slots,
                 timeout_s=config.camera.timeout_s,
             )

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from orinspect.tests.rtsp_streams import lack_of_gstreamer
 
 VARIABLE = "ORINSPECT_REQUIRE"
 
@@ -45,14 +46,6 @@ def _lacks_postgresql() -> str | None:
     return None if find_spec("psycopg") else "psycopg, the driver of PostgreSQL, is not installed"
 
 
-def _lacks_gstreamer() -> str | None:
-    """Asked in a fresh interpreter: a broken system binding must not end the test run."""
-    code = "import gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst; Gst.init(None)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return None if done.returncode == 0 else f"GStreamer's Python binding does not work ({last})"
-
-
 def _lacks_strace() -> str | None:
     """It may be there and not allowed to trace, as in some containers."""
     command = [program("strace") or "strace", "-o", os.devnull, "true"]
@@ -65,7 +58,7 @@ def _lacks_strace() -> str | None:
 
 PROBES: dict[str, Callable[[], str | None]] = {
     "mosquitto": _lacks_mosquitto,
-    "gstreamer": _lacks_gstreamer,
+    "gstreamer": lack_of_gstreamer,
     "postgresql": _lacks_postgresql,
     "strace": _lacks_strace,
 }

@@ -2,7 +2,7 @@
 
 Within the range the loss of F against the clean pictures is less than what is allowed, with 95 % confidence;
 beyond it nothing was shown, and a part goes to a person. The range is stated in the numbers that
-`runtime/judge/quality.py` measures on the very same pictures, because a camera does not say how much it
+`runtime/capture/quality.py` measures on the very same pictures, because a camera does not say how much it
 blurs.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...runtime.judge.quality import Quality
+from ...runtime.capture.quality import Quality
 
 # kind of disturbance -> (quantity beside a template, quantity alone, which side is limited)
 QUANTITIES: dict[str, tuple[str, str, str]] = {

@@ -17,10 +17,10 @@ import numpy as np
 from ...calibration.limits.certified import ALLOWED_LOSS, quality_section
 from ...calibration.limits.disturbance import KINDS, Disturbance, disturbance_of, disturbed
 from ...runtime.capture.frame import Frame
+from ...runtime.capture.quality import Quality, picture_quality, within
 from ...runtime.errors import DataSetError, UsageError
 from ...runtime.infer.bundle import Bundle
 from ...runtime.infer.inspector import Inspector
-from ...runtime.judge.quality import Quality, picture_quality, within
 from ..evaluate import rounded, thinned_rows
 from ..rates.resampling import trusted_names
 from ..scorecard import boxes_of, counted_boxes

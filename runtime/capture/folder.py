@@ -14,9 +14,9 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from ..errors import CaptureError, PictureError
+from ..errors import PictureError
 from .frame import NO_IMAGE, Clock, Frame, FrameFault, Picture, read_picture
-from .sources import Pace, Resume, SourceText
+from .sources import Pace, Resume, SourceError, SourceText
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _PARAMETERS = ("template", "fps", "mm_per_px")
@@ -93,7 +93,7 @@ def pictures_of(part: Path, template: Path | None) -> tuple[Picture, Picture | N
 def pairs_in_folder(folder: Path, template: str | None = None) -> list[tuple[Path, Path | None]]:
     """Part and template of every part in `folder`, in natural order.
 
-    `template` is a file for all parts, from the folder or from the current directory. CaptureError when the
+    `template` is a file for all parts, from the folder or from the current directory. SourceError when the
     folder has no pictures, when a part lacks its template, or when the template is missing.
     """
     pictures = sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES),
@@ -101,7 +101,7 @@ def pairs_in_folder(folder: Path, template: str | None = None) -> list[tuple[Pat
     if template is not None:
         golden = next((path for path in (folder / template, Path(template)) if path.is_file()), None)
         if golden is None:
-            raise CaptureError(f"the template {template!r} is neither in {folder} nor a path; name a file")
+            raise SourceError(f"the template {template!r} is neither in {folder} nor a path; name a file")
         parts = [path for path in pictures if path.resolve() != golden.resolve()]
         pairs: list[tuple[Path, Path | None]] = [(path, golden) for path in parts]
     elif any(path.stem.endswith("_test") for path in pictures):
@@ -113,12 +113,12 @@ def pairs_in_folder(folder: Path, template: str | None = None) -> list[tuple[Pat
             mate = templates.get(path.stem.removesuffix("_test") + "_temp")
             if mate is None:
                 wanted = path.stem.removesuffix("_test") + "_temp" + path.suffix
-                raise CaptureError(f"{path} has no template {wanted} beside it; add it or name ?template=")
+                raise SourceError(f"{path} has no template {wanted} beside it; add it or name ?template=")
             pairs.append((path, mate))
     else:
         pairs = [(path, None) for path in pictures]
     if not pairs:
-        raise CaptureError(f"{folder} holds no pictures of parts; supported are {', '.join(SUFFIXES)}")
+        raise SourceError(f"{folder} holds no pictures of parts; supported are {', '.join(SUFFIXES)}")
     return pairs
 
 

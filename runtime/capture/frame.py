@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CaptureError, PictureError
+from ..errors import PictureError
 from .clock import SystemClock
 from .scenes import SceneDefect
-from .sources import Resume, SourceText
+from .sources import Resume, SourceError, SourceText
 
 Picture = npt.NDArray[np.uint8]
 
@@ -84,6 +84,7 @@ class Frame:
                                "give a template of the same size and colours")
 
 
+_TRAILER_BYTES = 4096  # cameras may write a little behind the end of a JPEG
 NO_IMAGE: Picture = np.zeros((1, 1), np.uint8)
 """What stands in a frame that has no picture; its `fault` says why."""
 NO_IMAGE.setflags(write=False)
@@ -126,22 +127,38 @@ def camera_from_source(source: str, clock: Clock | None = None,
                        sleep: Callable[[float], None] = time.sleep, resume: Resume | None = None) -> Camera:
     """Open the camera that `source` names.
 
-    `scenes:pcb?seed=1&fps=5&style=grey&parts=12`, `scenes:metal?seed=1&surface=brushed` or
-    `folder:PATH?template=FILE&fps=2`; `sleep` waits the given seconds and keeps the pace of `fps`.
-    `resume`: what a source that can start over leaves out.
-    CaptureError for an unknown kind, parameter or value.
+    `scenes:pcb?seed=1&fps=5&style=grey&parts=12`, `scenes:metal?seed=1&surface=brushed`,
+    `folder:PATH?template=FILE&fps=2`, `watch:PATH?after=move`, `video:FILE?fps=5`,
+    `rtsp://HOST/PATH?latency_ms=100`, `csi:0?width=1920&height=1080&fps=30` or
+    `v4l2:/dev/v4l/by-path/...?format=YUYV&exposure_us=2000`: docs/cameras.md has every parameter.
+    `sleep` waits the given seconds; `resume`: what a source that can start over leaves out.
+    SourceError for an unknown kind, parameter or value; CaptureError for a device that is not there.
     """
     # Imported here because every kind of camera imports Frame from this file.
+    from .devices.gstreamer import csi_camera
+    from .devices.opencv_video import VideoFileCamera
+    from .devices.rtsp import rtsp_camera
+    from .devices.v4l2 import V4l2Camera
     from .folder import FolderCamera
     from .simulated import SceneCamera
+    from .watch import WatchCamera
 
     kinds: dict[str, Callable[[SourceText, Clock, Callable[[float], None], Resume], Camera]] = {
-        "scenes": SceneCamera, "folder": FolderCamera}
+        "scenes": SceneCamera, "folder": FolderCamera, "watch": WatchCamera, "video": VideoFileCamera,
+        "rtsp": rtsp_camera, "csi": csi_camera, "v4l2": V4l2Camera}
     text = SourceText.of(source)
     if text.kind not in kinds:
-        raise CaptureError(f"camera.source is {source!r}: cameras are of the kinds {', '.join(kinds)}; "
+        raise SourceError(f"camera.source is {source!r}: cameras are of the kinds {', '.join(kinds)}; "
                            "write for instance scenes:pcb?seed=1 or folder:PATH")
     return kinds[text.kind](text, clock or SystemClock(), sleep, resume or Resume())
+
+
+def reset_device(source: str) -> bool:
+    """Reset the device behind `source` where its kind has one that can be reset (USB); whether it was."""
+    from .devices.usb import reset_usb_device
+
+    text = SourceText.of(source)
+    return text.kind == "v4l2" and reset_usb_device(text.path)
 
 
 def read_picture(path: str | Path) -> Picture:
@@ -150,15 +167,27 @@ def read_picture(path: str | Path) -> Picture:
         data = Path(path).read_bytes()
     except OSError as error:
         raise PictureError(f"the picture {path} cannot be read: {error.strerror}; check the path") from None
+    return picture_from_bytes(data, str(path))
+
+
+def picture_from_bytes(data: bytes, name: str) -> Picture:
+    """The picture in an image file's bytes, as `read_picture` gives it; PictureError names it `name`."""
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR) if data else None
+        picture = None
+        if data and not _is_cut_jpeg(data):
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
     except cv2.error:  # damaged in a way that OpenCV does not report as None
         picture = None
     if picture is None:
         raise PictureError(
-            f"{path} ({len(data)} bytes) is not a picture; give a whole PNG, JPEG, BMP or TIFF"
+            f"{name} ({len(data)} bytes) is not a picture; give a whole PNG, JPEG, BMP or TIFF"
         )
     return np.asarray(picture, np.uint8)
+
+
+def _is_cut_jpeg(data: bytes) -> bool:
+    """Whether a JPEG lacks its end: OpenCV 4 fills what is missing with grey and says nothing."""
+    return data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-_TRAILER_BYTES:]
 
 
 def _is_picture(array: npt.NDArray[np.uint8]) -> bool:

@@ -16,8 +16,16 @@ Default = TypeVar("Default", int, float, None)
 # How a kind that can start over knows what it has given before; live cameras never do and are not here.
 RESUMED_BY: Mapping[str, Literal["sequence", "key"]] = {
     "scenes": "sequence",
+    "video": "sequence",
     "folder": "key",
+    "watch": "key",
 }
+LIVE = ("v4l2", "csi", "rtsp")
+"""Kinds that go on whether anybody looks or not: their newest frame counts, and none can be had again."""
+
+
+class SourceError(CaptureError):
+    """The source text is wrong: an unknown kind or parameter, an impossible value, a folder that is none."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +47,31 @@ class SourceText:
 
     @classmethod
     def of(cls, text: str) -> SourceText:
-        """Take `text` apart; CaptureError when it has no kind or a parameter is malformed or given twice."""
+        """Take `text` apart; SourceError when it has no kind or a parameter is malformed or given twice."""
         kind, colon, rest = text.partition(":")
         if not colon or not kind:
-            raise CaptureError(f"camera.source is {text!r}: write KIND:PATH, for instance scenes:pcb?seed=1")
+            raise SourceError(f"camera.source is {text!r}: write KIND:PATH, for instance scenes:pcb?seed=1")
         path, _, query = rest.partition("?")
         try:
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
         except ValueError:
-            raise CaptureError(f"camera.source is {text!r}: write parameters as ?a=1&b=2") from None
+            raise SourceError(f"camera.source is {text!r}: write parameters as ?a=1&b=2") from None
         options: dict[str, str] = {}
         for name, value in pairs:
             if name in options:
-                raise CaptureError(f"camera.source is {text!r}: {name} is given twice; keep one")
+                raise SourceError(f"camera.source is {text!r}: {name} is given twice; keep one")
             options[name] = value
         return cls(text, kind, path, options)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the source goes on by itself, so that it can stop, freeze and be late."""
+        return self.kind in LIVE
+
+    @property
+    def may_be_silent(self) -> bool:
+        """Whether no frame for any time is nothing unusual."""
+        return self.kind == "watch"
 
     @property
     def resumed_by(self) -> Literal["sequence", "key"] | None:
@@ -61,11 +79,11 @@ class SourceText:
         return RESUMED_BY.get(self.kind)
 
     def allow(self, names: Sequence[str]) -> None:
-        """CaptureError when a parameter is none of `names`."""
+        """SourceError when a parameter is none of `names`."""
         for name in self.options:
             if name not in names:
-                raise CaptureError(f"camera.source is {self.text!r}: it has no parameter {name!r}; "
-                                   f"known are {', '.join(names)}")
+                raise SourceError(f"camera.source is {self.text!r}: it has no parameter {name!r}; "
+                                  f"known are {', '.join(names)}")
 
     def whole(self, name: str, least: int, default: Default) -> int | Default:
         """The parameter as a whole number of at least `least`; `default` when it is not given."""
@@ -88,14 +106,14 @@ class SourceText:
             raise self.refused(name, "a number from 0" if zero else "a number above 0")
         return value
 
-    def refused_path(self, why: str) -> CaptureError:
+    def refused_path(self, why: str) -> SourceError:
         """The complaint about what stands behind the kind."""
-        return CaptureError(f"camera.source is {self.text!r}: {why}")
+        return SourceError(f"camera.source is {self.text!r}: {why}")
 
-    def refused(self, name: str, wanted: str) -> CaptureError:
+    def refused(self, name: str, wanted: str) -> SourceError:
         """The complaint about a parameter's value."""
         value = self.options[name]
-        return CaptureError(f"camera.source is {self.text!r}: {name} is {value!r}; give {wanted}")
+        return SourceError(f"camera.source is {self.text!r}: {name} is {value!r}; give {wanted}")
 
 
 class Pace:

@@ -5,7 +5,7 @@
                       "novelty": {...}, "quality": {...}}}}
 
 Every section is optional, and so is the file: a bundle without it states raw confidences and says so.
-`judge/confidence.py` applies the models, `signals/novelty.py` the novelty, `judge/quality.py` the quality.
+`judge/confidence.py` applies the models, `signals/novelty.py` the novelty, `capture/quality.py` the quality.
 """
 
 from __future__ import annotations

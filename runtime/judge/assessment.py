@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..capture.quality import Quality, picture_quality, within
 from ..errors import DeliveryError
 from ..infer.judgement import UNJUDGED, Judgement
 from ..recipe import Recipe
@@ -34,7 +35,6 @@ from .confidence import clean_confidence, review_reasons
 from .disposition import Circumstances, verdict_from_findings
 from .findings import Findings, findings_from_candidates, null_reasons_of
 from .grade.compliance import Sized, compliance_of, compliance_of_unseen
-from .quality import Quality, picture_quality, within
 from .sampling import is_sampled
 from .scale import PixelScale
 from .usable_scale import UsableScale, scale_in_report, scale_of

@@ -30,7 +30,7 @@ RUNTIME_SHARED = {"report", "recipe", "errors", "config", "limits", "tables", "t
 # room -> libraries that its files may import beside the standard library
 LIBRARIES = {
     "runtime": {"numpy", "cv2", "paho", "onnxruntime", "tensorrt", "pycuda", "cuda", "tomllib", "tomli"}
-    | {"gpiod"},
+    | {"gpiod", "gi", "pylibdmtx"},
     "jetson": set(),
     "calibration": {"numpy", "cv2", "onnxruntime", "onnx"},
     "evaluation": {"numpy", "cv2", "onnxruntime", "rich", "jsonschema", "amqtt"},
@@ -53,6 +53,8 @@ OWNERS = {
         "runtime/deliver/statistics/counters.py",
         "runtime/deliver/statistics/figures.py",
     },
+    "gi": {"runtime/capture/devices/gstreamer.py"},
+    "pylibdmtx": {"runtime/capture/part_id.py"},
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orinspect.calibration.limits.certified import SweepPoint, certified_points, quality_section
-from orinspect.runtime.judge.quality import Quality, within
+from orinspect.runtime.capture.quality import Quality, within
 
 CLEAN = Quality(120.0, 150.0, 1.0, 2.0, 0.0, 0.0, 1.0, 1.0, 0.2, 0.0)
 

@@ -16,8 +16,8 @@ from orinspect.calibration.limits.disturbance import (
     glare,
     motion_kernel,
 )
+from orinspect.runtime.capture.quality import picture_quality
 from orinspect.runtime.capture.scenes import pcb_scene
-from orinspect.runtime.judge.quality import picture_quality
 
 
 def drawn(seed: int = 3) -> np.random.Generator:

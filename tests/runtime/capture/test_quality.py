@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from orinspect.runtime.capture.quality import MOST_BLUR_PX, Quality, picture_quality, within
 from orinspect.runtime.capture.scenes import pcb_scene
 from orinspect.runtime.errors import PictureError
-from orinspect.runtime.judge.quality import MOST_BLUR_PX, Quality, picture_quality, within
 
 Picture = npt.NDArray[np.uint8]
 

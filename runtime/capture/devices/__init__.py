@@ -1,0 +1,1 @@
+"""Cameras that are devices or streams: V4L2, CSI, RTSP, video files."""
