@@ -33,6 +33,7 @@ from .tables import dataclass_from_table, json_value, kind_of, toml_table
 
 __all__ = [
     "FRAMES_A_PATCH",
+    "RECIPE_ID",
     "Accuracy",
     "CameraSettings",
     "Clip",
@@ -55,6 +56,9 @@ __all__ = [
 Coordinates = Literal["0-99", "0-1000"]
 Mode = Literal["compare", "single", "clip"]
 Compare = Literal["temporal", "two_images"]
+
+RECIPE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""It names files and folders."""
 
 FRAMES_A_PATCH = 2
 """Frames that Qwen3-VL joins in one temporal patch: an even clip has half as many pictures as frames."""
@@ -263,7 +267,7 @@ def recipe_from_table(table: dict[str, Any], where: str) -> Recipe:
 
 def _check(recipe: Recipe, where: str) -> None:
     """Values that have the right type and still make no sense."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.id):
+    if not RECIPE_ID.fullmatch(recipe.id):
         raise RecipeError(
             f"{where}: id is {recipe.id!r}; it names files, so use letters, digits, '.', '_', '-'"
         )

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import BundleError, RecipeError
-from ..recipe import Recipe
+from ..recipe import RECIPE_ID, Recipe
 from ..tables import json_value
 from .guide import Guide
 from .shape import ModelShape
@@ -189,6 +189,13 @@ def _manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
     for key, kind in REQUIRED.items():
         if not isinstance(manifest.get(key), kind) or not manifest[key]:
             raise BundleError(f"{place} has no usable entry {key!r}; export the checkpoint again")
+    for name in manifest["recipes"]:
+        if not isinstance(name, str) or not RECIPE_ID.fullmatch(name):
+            raise BundleError(f"{place} lists the recipe {name!r:.80}, which names no folder; copy the bundle"
+                              " again")
+    types = manifest.get("dense_types", [])
+    if not isinstance(types, list) or not all(isinstance(name, str) for name in types):
+        raise BundleError(f"{place} has no usable entry 'dense_types'; export the checkpoint again")
     return document, manifest
 
 

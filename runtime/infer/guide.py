@@ -123,7 +123,10 @@ class Guide:
             or not targets <= set(range(len(states)))
         ):
             raise BundleError("guide.json: an edge leads nowhere; export the bundle again")
-        return cls(states, terminal)
+        try:
+            return cls(states, terminal)
+        except OverflowError as error:  # a token beyond 64 bits
+            raise BundleError(f"guide.json: {error}; export the bundle again") from error
 
     def _run_from(self, state: int) -> tuple[tuple[int, ...], int]:
         ids: list[int] = []

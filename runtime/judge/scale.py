@@ -213,14 +213,18 @@ def scale_id(table: Mapping[str, Any]) -> str:
 
 
 def mapped_points(points_xy: Floats, parameters: Floats, *, with_camera: bool) -> Floats:
-    """[n, 2] picture points to mm by the flat `PixelScale.parameters`; NaN beyond the plane's horizon."""
+    """[n, 2] picture points to mm by the flat `PixelScale.parameters`; NaN beyond the plane's horizon, and
+    where the parameters are so large that nothing can be said."""
     x, y = points_xy[:, 0], points_xy[:, 1]
-    if with_camera:
-        x, y = _undistorted(x, y, parameters[8:])
-    h = parameters[:8]
-    depth = h[6] * x + h[7] * y + 1.0
-    depth = np.where(depth > 0, depth, np.nan)
-    return np.stack([(h[0] * x + h[1] * y + h[2]) / depth, (h[3] * x + h[4] * y + h[5]) / depth], axis=1)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if with_camera:
+            x, y = _undistorted(x, y, parameters[8:])
+        h = parameters[:8]
+        depth = h[6] * x + h[7] * y + 1.0
+        depth = np.where(depth > 0, depth, np.nan)
+        mapped = [(h[0] * x + h[1] * y + h[2]) / depth, (h[3] * x + h[4] * y + h[5]) / depth]
+    points = np.stack(mapped, axis=1)
+    return np.where(np.isfinite(points), points, np.nan)
 
 
 def slopes_of(function: Callable[[Floats], Floats], parameters: Floats, steps: Floats) -> Floats:

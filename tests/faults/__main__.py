@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from orinspect.tests.faults import fuzz, fuzz_commands, kill9, power_cut
+from orinspect.tests.faults import broker_away, fuzz, fuzz_commands, kill9, power_cut, service_kill9
 from orinspect.tests.faults.campaign import Campaign, Tally, folder_in_memory
 from orinspect.tests.faults.ledger import (
     Run,
@@ -33,7 +33,9 @@ from orinspect.tests.programs import lack_of
 ROOT = Path(__file__).resolve().parents[2]
 CAMPAIGNS = (
     kill9.CAMPAIGN,
+    service_kill9.CAMPAIGN,
     power_cut.CAMPAIGN,
+    broker_away.CAMPAIGN,
     fuzz.CAMPAIGN,
     fuzz_commands.CAMPAIGN,
 )

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orinspect.runtime.errors import OrinspectError
+from orinspect.tests.faults.forked import fork
 
 HANG_S = 1.0  # of CPU time: a machine with other work must not look like a hang
 DEAD_S = 120.0  # without a word from the child
@@ -61,13 +62,6 @@ def failures_of_cases(
         failures.append(f"{cases[at][0]}: {how}")
         start = at + 1
     return failures
-
-
-def fork() -> int:
-    """os.fork; newer Pythons warn of it where any library has threads, and these children only ever exit."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
 
 
 def _watched(reader: int, at: int) -> tuple[list[str], int]:

@@ -7,6 +7,7 @@ found can be looked at again with `python -m orinspect.tests.faults --only NAME 
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Campaign:
 @contextmanager
 def folder_in_memory() -> Iterator[Path]:
     """An empty folder where fsync costs nothing, for files whose durability is simulated anyway."""
-    place = MEMORY if MEMORY.is_dir() else None
+    has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
+    place = MEMORY if has_room else None
     with tempfile.TemporaryDirectory(prefix="orinspect-faults-", dir=place) as name:
         yield Path(name)

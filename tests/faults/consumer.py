@@ -13,11 +13,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from orinspect.tests.faults.recorded import digest
+
+C = TypeVar("C", bound="Consumer")
 WAIT_S = 20.0
 QUIET_S = 5.0
 
@@ -28,7 +31,7 @@ class Consumer:
     def __init__(
         self, port: int, root: str, *, acknowledges: Callable[[str], bool] = lambda result_id: False
     ) -> None:
-        self.contents: dict[str, set[bytes]] = defaultdict(set)
+        self.contents: dict[str, set[str]] = defaultdict(set)  # id -> digests
         self.received = 0
         self._root, self._acknowledges, self._ready = root, acknowledges, False
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
@@ -39,7 +42,7 @@ class Consumer:
         if not self.pump_until(lambda: self._ready):
             raise AssertionError("the consumer cannot subscribe")
 
-    def __enter__(self) -> Consumer:
+    def __enter__(self: C) -> C:
         return self
 
     def __exit__(
@@ -87,12 +90,15 @@ class Consumer:
         assert sock is not None, "the consumer's connection is gone"
         return int(sock.fileno())
 
+    def _store(self, result_id: str, payload: bytes) -> None:
+        self.contents[result_id].add(digest(payload))
+
     def _on_subscribe(self, *_: Any) -> None:
         self._ready = True
 
     def _on_message(self, client: paho.Client, _: object, message: paho.MQTTMessage) -> None:
         self.received += 1
         result_id = str(json.loads(message.payload)["result_id"])
-        self.contents[result_id].add(bytes(message.payload))
+        self._store(result_id, bytes(message.payload))
         if self._acknowledges(result_id):
             client.publish(f"{self._root}/ack", json.dumps({"result_id": result_id}), qos=1)

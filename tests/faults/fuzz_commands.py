@@ -18,8 +18,9 @@ from random import Random
 
 from orinspect import cli
 from orinspect.runtime.infer.bundle import manifest_digest, sha256_of_file
-from orinspect.tests.faults.boxed import HANG_S, fork, watch_writes
+from orinspect.tests.faults.boxed import HANG_S, watch_writes
 from orinspect.tests.faults.campaign import Campaign, Tally
+from orinspect.tests.faults.forked import fork
 from orinspect.tests.faults.fuzz import ENDINGS, SERVICE, Ground, prepare
 from orinspect.tests.faults.mutations import (
     TEXTS,

@@ -13,11 +13,13 @@ import pytest
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.errors import ConfigError
 from orinspect.tests.faults.boxed import failures_of_cases
+from orinspect.tests.faults.broker_away import run_broker_away
 from orinspect.tests.faults.file_trace import Event
 from orinspect.tests.faults.fuzz import TARGETS, run_fuzz
 from orinspect.tests.faults.fuzz_commands import run_fuzz_commands
 from orinspect.tests.faults.kill9 import run_kill9
 from orinspect.tests.faults.power_cut import faults_of_cuts, recorded_outbox
+from orinspect.tests.faults.service_kill9 import run_service_kill9
 
 
 @pytest.mark.requires("mosquitto")
@@ -43,6 +45,22 @@ def test_kill9_sees_rows_that_are_marked_before_the_broker_has_them(
     monkeypatch.setattr(Outbox, "waiting", hasty)
     failures = run_kill9(1, tmp_path, kills=12).failures
     assert any("is lost" in failure for failure in failures), failures
+
+
+@pytest.mark.slow
+@pytest.mark.requires("mosquitto")
+def test_a_killed_service_loses_nothing_and_leaves_no_process(tmp_path: Path) -> None:
+    tally = run_service_kill9(0, tmp_path, kills=3)
+    assert tally.points == 3
+    assert tally.failures == ()
+
+
+@pytest.mark.requires("mosquitto")
+def test_what_piled_up_without_a_broker_arrives_when_it_is_back(tmp_path: Path) -> None:
+    tally = run_broker_away(0, tmp_path, rows=300, is_short=True)
+    assert tally.points == 300
+    assert tally.failures == ()
+    assert tally.figures["drained_per_s_least"] > 0
 
 
 @pytest.fixture(scope="module")

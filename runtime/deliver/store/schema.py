@@ -123,6 +123,8 @@ def damage_in(path: Path, mark: Mark | None) -> str | None:
             return str(error)
         raise
     except sqlite3.Error as error:
+        if "readonly" in str(error) and Path(f"{path}-journal").exists():
+            return None  # the power went while the file was made; opening it for writing takes that back
         if is_damage(error) and (is_ours or "not a database" not in str(error)):
             return str(error)
         raise DeliveryError(

@@ -170,6 +170,13 @@ def test_a_file_whose_hash_fits_and_whose_content_does_not_is_refused(
         Bundle.open(copy).recipe()
 
 
+@pytest.mark.parametrize("entries", [{"recipes": [["x"]]}, {"recipes": ["../x"]}, {"dense_types": 5}])
+def test_a_list_of_something_else_than_names_is_refused(copy: Path, entries: dict[str, object]) -> None:
+    change_manifest(copy, **entries)
+    with pytest.raises(BundleError, match=next(iter(entries)).rstrip("s")):
+        Bundle.open(copy)
+
+
 def test_what_a_bundle_does_not_hold_is_named_with_what_it_holds(written: Path) -> None:
     bundle = Bundle.open(written)
     with pytest.raises(RecipeError, match=r"no recipe 'metal'; it has pcb-compare"):

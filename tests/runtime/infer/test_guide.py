@@ -60,6 +60,7 @@ def test_json_gives_the_same_guide() -> None:
         json.dumps({"terminal": 1, "states": [[[5, 7]], []]}),
         json.dumps({"terminal": 1, "states": [[[5, 1]], [], []]}),
         json.dumps({"terminal": 2, "states": [[[5, 1]], [[6, 0]], []]}),
+        json.dumps({"terminal": 1, "states": [[[10**30, 1]], []]}),
     ],
 )
 def test_a_broken_guide_is_refused(text: str) -> None:

@@ -102,6 +102,11 @@ def test_a_point_beyond_the_horizon_is_no_point() -> None:
     assert np.isnan(points[1]).all()
 
 
+def test_a_plane_that_no_number_can_hold_maps_to_no_point() -> None:
+    scale = replace(_mapped(), homography=((1e308, 1e308, 0.0), (0.0, 1e308, 0.0), (0.0, 0.0, 1.0)))
+    assert np.isnan(scale.points_mm([[300.0, 200.0]])).all()
+
+
 def test_a_file_gives_back_the_same_scale(tmp_path: Path) -> None:
     path = tmp_path / "scale.json"
     path.write_text(_mapped().to_json({"residual_px": 0.1}), encoding="utf-8")

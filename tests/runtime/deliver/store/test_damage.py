@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import sqlite3
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -202,3 +203,18 @@ def test_somebody_elses_file_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(DeliveryError, match="not a database"):
         Outbox(path)
     assert path.read_text().startswith("notes ")
+
+
+def test_an_outbox_whose_making_the_power_cut_short_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "o.sqlite"
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version = 0")
+        other.execute("CREATE TABLE half_made (x)")
+    other.close()
+    # SQLite's rollback journal of a file that had no page before: magic, no records yet, sector and page size
+    header = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + struct.pack(">5I", 0, 1, 0, 512, 4096)
+    Path(f"{path}-journal").write_bytes(header.ljust(512, b"\0"))
+    with Outbox(path) as outbox:
+        outbox.accept("r1", "boot", "cam", 1, "{}")
+        assert outbox.counts()["accepted"] == 1
+        assert outbox.rescued == 0
