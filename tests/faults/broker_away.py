@@ -32,7 +32,7 @@ from orinspect.tests.report_cases import GOLDEN
 LINE_RATE = 2.0  # parts a second
 HOURS = 72.0
 ROWS = int(HOURS * 3600 * LINE_RATE)
-SAMPLES = 200  # of memory, over the rows
+SAMPLES = 400  # of memory, over the time
 LEAST_SPEEDUP, MOST_BEHIND_S = 50.0, 2.0
 FLAT_KB_PER_HOUR = 200.0  # of the line: 14 MB over the 72 hours
 LONGEST_S = 3 * 3600.0
@@ -63,14 +63,23 @@ class Counting(Consumer):
             self.contradictions += 1
 
 
-def run_broker_away(seed: int, folder: Path, rows: int = ROWS, *, is_short: bool = False) -> Tally:
-    """Fill, return, drain; with `is_short` only what does not depend on the machine's speed is judged."""
+def run_broker_away(
+    seed: int, folder: Path, length_s: float = LONGEST_S, most_rows: int = ROWS, *, is_short: bool = False
+) -> Tally:
+    """Fill for `length_s` / 3 or 72 hours of the line, return, drain; with `is_short` only what does not
+    depend on the machine's speed is judged."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    with Forked(lambda tell, orders: _station(folder, port, rows, tell, orders), folder) as station:
-        if not station.listen_until(None, lambda: ["filled"] in station.said, LONGEST_S):
-            return Tally(rows, (f"it ended while the broker was away: {station.last_words()}",))
+    fill_s = length_s / 3
+    with Forked(
+        lambda tell, orders: _station(folder, port, most_rows, fill_s, tell, orders), folder
+    ) as station:
+        if not station.listen_until(
+            None, lambda: station.said[-1:] != [] and station.said[-1][0] == "filled", LONGEST_S
+        ):
+            return Tally(1, (f"it ended while the broker was away: {station.last_words()}",))
+        rows = int(station.said[-1][1])
         with mosquitto_at(port, folder), Counting(port, ROOT, rows) as consumer:
             station.listen_until(consumer, lambda: consumer.seen >= rows, LONGEST_S)
             station.stop()
@@ -113,6 +122,7 @@ def _judged(station: Forked, consumer: Counting, rows: int, code: int, is_short:
     figures |= {"drained_per_s_least": rate, "times_line_rate_least": rate / LINE_RATE}
     figures |= {"live_behind_s": max(behind, default=0.0), "live_results": float(len(behind))}
     figures["filled_per_s_least"] = float(next(_of(station, "rate"))[0])
+    figures["longest_h_of_the_line"] = rows / LINE_RATE / 3600
     if not is_short:
         if rate < LEAST_SPEEDUP * LINE_RATE:
             failures.append(
@@ -127,7 +137,7 @@ def _of(station: Forked, word: str) -> Iterator[list[str]]:
     return (rest for first, *rest in station.said if first == word)
 
 
-def _station(folder: Path, port: int, rows: int, tell: Tell, orders: int) -> int:
+def _station(folder: Path, port: int, rows: int, fill_s: float, tell: Tell, orders: int) -> int:
     """The child: rows while the broker is away, then live ones in real time until it is told to stop."""
     config = MqttConfig("127.0.0.1", ROOT, port=port, retry_least_s=0.05, retry_most_s=1.0)
     facts = StationState("", None, None, "d", "s", "boot")
@@ -137,13 +147,16 @@ def _station(folder: Path, port: int, rows: int, tell: Tell, orders: int) -> int
         publisher.start()
         add = _adder(outbox, publisher)
         started = time.monotonic()
-        for number in range(rows):
-            add(number)
-            if number % max(rows // SAMPLES, 1) == 0:
+        number, next_s = 0, 0.0
+        while number < rows and (now := time.monotonic() - started) < fill_s:
+            if now >= next_s:
+                next_s += fill_s / SAMPLES
                 tell("memory", "away", number, resident_kb())
+            add(number)
+            number += 1
+        rows = number
         tell("rate", rows / (time.monotonic() - started))
-        tell("filled")
-        number = rows
+        tell("filled", rows)
         while not select.select([orders], [], [], 1 / LINE_RATE)[0]:
             add(number)
             tell("live", number, time.monotonic())
@@ -171,4 +184,5 @@ CAMPAIGN = Campaign(
     target=ROWS,
     run=run_broker_away,
     needs=("mosquitto",),
+    takes_all_its_time=True,
 )

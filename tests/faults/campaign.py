@@ -50,17 +50,17 @@ class Campaign:
     """One promise and how it is tried.
 
     `target`: the points that the promise asks for; `point`: what one is, in a word or two; `promise`: what a
-    point that does not fail shows; `needs`: programs without which it cannot run; `share`: its part of the
-    time when several run.
+    point that does not fail shows; `needs`: programs without which it cannot run. With `takes_all_its_time`,
+    `run` is called once, with the seconds that it shall take as a third argument.
     """
 
     name: str
     promise: str
     point: str
     target: int
-    run: Callable[[int, Path], Tally]
+    run: Callable[..., Tally]
     needs: tuple[str, ...] = ()
-    share: float = 1.0
+    takes_all_its_time: bool = False
 
 
 @contextmanager

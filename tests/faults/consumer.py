@@ -29,15 +29,24 @@ class Consumer:
     """Subscribed to `ROOT/result` of the broker at `port`; a context manager. `pump` lets it work."""
 
     def __init__(
-        self, port: int, root: str, *, acknowledges: Callable[[str], bool] = lambda result_id: False
+        self,
+        port: int,
+        root: str,
+        *,
+        acknowledges: Callable[[str], bool] = lambda result_id: False,
+        client_id: str = "",
     ) -> None:
+        """With a `client_id` it has a session in the broker that outlives its connections."""
         self.contents: dict[str, set[str]] = defaultdict(set)  # id -> digests
         self.received = 0
         self._root, self._acknowledges, self._ready = root, acknowledges, False
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv311)
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv311, clean_session=not client_id
+        )
         self._client.on_connect = lambda client, *_: client.subscribe(f"{root}/result", qos=1)
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
+        self._port, self._is_lasting = port, bool(client_id)
         self._client.connect("127.0.0.1", port)
         if not self.pump_until(lambda: self._ready):
             raise AssertionError("the consumer cannot subscribe")
@@ -52,6 +61,8 @@ class Consumer:
 
     def pump(self, timeout_s: float, *others: int) -> bool:
         """Take what has come, or wait for it; True when one of the descriptors `others` can be read."""
+        if self._client.socket() is None and not self._reconnected():
+            return bool(select.select(others, [], [], min(max(timeout_s, 0.0), 0.05))[0])
         own = self._descriptor()
         wants_write = [own] if self._client.want_write() else []
         readable, writable, _ = select.select([own, *others], wants_write, [], max(timeout_s, 0.0))
@@ -84,6 +95,16 @@ class Consumer:
         """Close this process's copy of the socket, after a fork, without a word to the broker."""
         # the number stays taken: a file that got it would be closed with the socket
         os.dup2(os.open(os.devnull, os.O_RDWR), self._descriptor())
+
+    def _reconnected(self) -> bool:
+        """Connect again, as a consumer with a session may; the broker may still be away."""
+        if not self._is_lasting:
+            raise AssertionError("the consumer's connection is gone")
+        try:
+            self._client.connect("127.0.0.1", self._port)
+        except OSError:
+            return False
+        return True
 
     def _descriptor(self) -> int:
         sock = self._client.socket()

@@ -76,6 +76,11 @@ class Forked:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
+    def terminate(self) -> None:
+        """SIGTERM."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
+
     def stop(self) -> None:
         """Let the child know that it shall end by itself; twice is fine."""
         if self._orders >= 0:

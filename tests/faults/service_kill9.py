@@ -98,11 +98,11 @@ def service_body(config: Path, kill_line: int | None = None) -> Callable[[Tell, 
 def _live(config: Path, random: Random, consumer: Consumer, told: Told, *, is_last: bool) -> tuple[int, str]:
     at_line = not is_last and random.random() < 0.5
     body = service_body(config, int(MOST_LINES ** random.random()) if at_line else None)
-    before, parts = len(consumer.contents), random.randint(0, MOST_PARTS)
+    before, parts = len(consumer.contents), random.randint(int(is_last), MOST_PARTS)
     with Forked(body, config.parent, consumer) as worker:
         worker.listen_until(consumer, lambda: len(consumer.contents) >= before + parts, WAIT_S)
         if is_last:
-            os.kill(worker.pid, signal.SIGTERM)
+            worker.terminate()
         elif not at_line:
             until = time.monotonic() + random.random() * LONGEST_S
             worker.listen_until(consumer, lambda: time.monotonic() >= until, LONGEST_S)

@@ -14,12 +14,17 @@ from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.errors import ConfigError
 from orinspect.tests.faults.boxed import failures_of_cases
 from orinspect.tests.faults.broker_away import run_broker_away
+from orinspect.tests.faults.clock import run_clock
+from orinspect.tests.faults.disk import run_disk
 from orinspect.tests.faults.file_trace import Event
 from orinspect.tests.faults.fuzz import TARGETS, run_fuzz
 from orinspect.tests.faults.fuzz_commands import run_fuzz_commands
 from orinspect.tests.faults.kill9 import run_kill9
 from orinspect.tests.faults.power_cut import faults_of_cuts, recorded_outbox
+from orinspect.tests.faults.proxy import KINDS
 from orinspect.tests.faults.service_kill9 import run_service_kill9
+from orinspect.tests.faults.soak import run_soak
+from orinspect.tests.faults.tcp_proxy import run_tcp_proxy
 
 
 @pytest.mark.requires("mosquitto")
@@ -57,10 +62,41 @@ def test_a_killed_service_loses_nothing_and_leaves_no_process(tmp_path: Path) ->
 
 @pytest.mark.requires("mosquitto")
 def test_what_piled_up_without_a_broker_arrives_when_it_is_back(tmp_path: Path) -> None:
-    tally = run_broker_away(0, tmp_path, rows=300, is_short=True)
+    tally = run_broker_away(0, tmp_path, most_rows=300, is_short=True)
     assert tally.points == 300
     assert tally.failures == ()
     assert tally.figures["drained_per_s_least"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.requires("mosquitto")
+def test_broken_connections_and_a_restarted_broker_lose_nothing(tmp_path: Path) -> None:
+    tally = run_tcp_proxy(1, tmp_path, faults=8)
+    assert tally.points >= 8
+    assert tally.failures == ()
+    assert tally.seams <= set(KINDS)
+
+
+def test_a_damaged_full_or_read_only_disk_costs_nothing_that_was_whole(tmp_path: Path) -> None:
+    tally = run_disk(0, tmp_path, damages=10)
+    assert tally.points >= 11
+    assert tally.failures == ()
+
+
+@pytest.mark.slow
+@pytest.mark.requires("mosquitto")
+def test_a_clock_of_another_year_changes_no_order(tmp_path: Path) -> None:
+    tally = run_clock(0, tmp_path, parts=4)
+    assert tally.points == 8
+    assert tally.failures == ()
+
+
+@pytest.mark.slow
+@pytest.mark.requires("mosquitto")
+def test_a_service_at_full_rate_keeps_its_descriptors_and_threads(tmp_path: Path) -> None:
+    tally = run_soak(0, tmp_path, length_s=20.0)
+    assert tally.failures == ()
+    assert tally.figures["parts_per_s_least"] > 0
 
 
 @pytest.fixture(scope="module")
