@@ -7,10 +7,7 @@ acknowledges it like one, and no sequence is left that nobody accounts for.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-
-from .outbox import Gap, Outbox
 
 
 @dataclass(frozen=True)
@@ -36,37 +33,9 @@ class NotInspected:
     missed: Missed
     reason_code: str
     why: str
+    is_simulated: bool
 
     def to_json(self) -> str:
         """The payload."""
         table = {"schema": "orinspect.not_inspected/1.0", **asdict(self)}
         return json.dumps(table, separators=(",", ":"), ensure_ascii=False)
-
-
-def report_gaps(
-    outbox: Outbox,
-    *,
-    device_id: str,
-    station_id: str,
-    boot_id: str,
-    new_id: Callable[[], str],
-    created_at: str,
-    clock_synchronised: bool,
-) -> int:
-    """Commit a message for every closed gap of the outbox; how many. DeliveryError when the disk refuses:
-    the gaps that are left stay for the next call."""
-    done = 0
-    while gaps := outbox.gaps():
-        for gap in gaps:
-            result_id = new_id()
-
-            def payload(sequence: int, gap: Gap = gap, result_id: str = result_id) -> str:
-                missed = Missed(gap.boot_id, gap.first, gap.last)
-                station = (device_id, station_id, boot_id)
-                return NotInspected(
-                    result_id, created_at, clock_synchronised, *station, sequence, missed, gap.reason, gap.why
-                ).to_json()
-
-            outbox.commit_gap(gap, result_id, boot_id, payload)
-            done += 1
-    return done

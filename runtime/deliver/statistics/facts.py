@@ -69,14 +69,14 @@ def _facts_of_report(table: dict[str, Any]) -> Facts:
 
 
 def _facts_of_run(table: dict[str, Any]) -> Facts:
-    """When it happened and of what is not known: the run counts when it was told, as real parts."""
+    """When it happened is not known: the run counts when it was told."""
     missed = table["missed"]
     return Facts(
         boot_id=missed["boot_id"],
         first=missed["first_sequence"],
         last=missed["last_sequence"],
         captured_s=_seconds(table["created_at"]) if table["clock_synchronised"] else None,
-        is_simulated=False,
+        is_simulated=table["is_simulated"],
         not_inspected=table["reason_code"],
     )
 

@@ -33,7 +33,8 @@ def range_payload(first: int, last: int, *, sequence: int = 900, **changes: Any)
     name = result_id(1_000_000 + first)
     fields: dict[str, Any] = {"reason_code": "not_inspected.outbox_full", "why": "no room", **changes}
     station = ("orin-07", "aoi-1", "gap-boot")
-    return NotInspected(name, AT, True, *station, sequence, missed, **fields).to_json().encode()
+    made = NotInspected(name, AT, True, *station, sequence, missed, is_simulated=False, **fields)
+    return made.to_json().encode()
 
 
 def message(content: bytes, station: str = STATION) -> Message:

@@ -86,9 +86,9 @@ class Consumer:
 
 
 @contextlib.contextmanager
-def station(folder: Path, port: int) -> Iterator[tuple[Outbox, Publisher]]:
+def station(folder: Path, port: int, **mqtt: Any) -> Iterator[tuple[Outbox, Publisher]]:
     """The device's side: a real outbox with the real delivery thread."""
-    config = MqttConfig("127.0.0.1", STATION, port=port, retry_least_s=0.05, retry_most_s=0.2)
+    config = MqttConfig("127.0.0.1", STATION, port=port, retry_least_s=0.05, retry_most_s=0.2, **mqtt)
     with Outbox(folder / "outbox.sqlite") as outbox:
         publisher = Publisher(outbox, config, FACTS, on_failure=lambda: None, random=lambda: 0.5)
         publisher.announce("running")
@@ -194,6 +194,26 @@ def test_a_broker_that_restarts_is_found_again(tmp_path: Path) -> None:
             consumer.wait_for("connection lost")
             deliver(outbox, publisher, 4, COUNT)
             with mosquitto(tmp_path, *lines, port=port):
+                assert_complete(url, outbox, COUNT)
+
+
+def test_a_broker_that_forgets_everything_costs_nothing(tmp_path: Path) -> None:
+    """Killed without persistence while the consumer is down: the broker had confirmed the results to the
+    station and given them to nobody. The station sends them again for want of an ack."""
+    url = f"sqlite:{tmp_path / 'mes.sqlite'}"
+    with contextlib.ExitStack() as first:
+        port = first.enter_context(mosquitto(tmp_path, "allow_anonymous true"))
+        with station(tmp_path, port, ack="required", ack_timeout_s=1.0) as (outbox, publisher):
+            with Consumer(port, url) as consumer:
+                consumer.wait_for("listening")
+                deliver(outbox, publisher, 1, 3)
+                assert_complete(url, outbox, 3)
+                consumer.process.terminate()
+                assert consumer.ended() == 0
+            deliver(outbox, publisher, 4, COUNT)
+            eventually(lambda: outbox.counts()["published"] == COUNT - 3)
+            first.close()
+            with mosquitto(tmp_path, "allow_anonymous true", port=port), Consumer(port, url):
                 assert_complete(url, outbox, COUNT)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from orinspect.runtime.deliver.alarm import Alarm
+from orinspect.runtime.deliver.link.alarm import ALARMS, Alarms
 from orinspect.runtime.deliver.missed import NotInspected
 from orinspect.runtime.deliver.publisher import STATES, StationState
 from orinspect.runtime.report import Report
@@ -25,7 +25,6 @@ WRITTEN = {
     "report-1.0": (Report, {"schema", "result_state_code", "result_evaluation_code"}),
     "not-inspected-1.0": (NotInspected, {"schema"}),
     "state-1.0": (StationState, {"schema"}),
-    "alarm-1.0": (Alarm, {"schema", "is_raised"}),
 }
 Schema = dict[str, Any]
 
@@ -120,9 +119,15 @@ def test_states_are_the_same_in_code_and_schema() -> None:
     assert tuple(_schema("state-1.0")["properties"]["state"]["enum"]) == STATES
 
 
-@pytest.mark.parametrize("text", [None, "the disk is full"])
-def test_an_alarm_is_valid(text: str | None) -> None:
-    alarm = Alarm("evidence.not_written", text, "2026-01-01T00:00:00.000Z", "d", "s", "b")
-    table = json.loads(alarm.to_json())
-    jsonschema.Draft202012Validator(_schema("alarm-1.0")).validate(table)
-    assert table["is_raised"] == (text is not None)
+def test_every_alarm_is_valid_and_says_no_more_than_the_schema() -> None:
+    said: list[str] = []
+    names = {"device_id": "d", "station_id": "s", "boot_id": "b"}
+    alarms, schema = Alarms(names, said.append, lambda: 1767225602.0), _schema("alarm-1.0")
+    for code in ALARMS:
+        alarms.set(code, "the disk is full")
+        alarms.set(code, None)
+    messages = [json.loads(text) for text in said]
+    assert [message["active"] for message in messages] == [True, False] * len(ALARMS)
+    for message in messages:
+        jsonschema.Draft202012Validator(schema).validate(message)
+        assert set(message) == set(schema["properties"])

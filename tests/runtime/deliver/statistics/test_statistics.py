@@ -263,7 +263,7 @@ def _run_of(first: int, last: int, clock: SteppedClock, boot: str = BOOT) -> str
     station = ("orin-07", "aoi-1", BOOT)
     return NotInspected(
         "019b7750-ce00-7000-8000-0000000000bb", timestamp(clock.now_s), True, *station, 500_000,
-        Missed(boot, first, last), "not_inspected.outbox_full", "no room",
+        Missed(boot, first, last), "not_inspected.outbox_full", "no room", False,
     ).to_json()  # fmt: skip
 
 
