@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     from .jetson.commands import add_engines
     from .runtime.deliver.audit.verify import add_audit
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_export, _add_inspect, add_evaluate, _add_run, add_bench, add_engines,
-                add_audit):
+    for add in (_add_demo, _add_export, _add_inspect, add_evaluate, _add_run, _add_check_config, add_bench,
+                add_engines, add_audit):
         add(commands)
     add_calibrate(commands, add_limits, add_confidence)
     return parser
@@ -179,7 +180,27 @@ def _run(arguments: argparse.Namespace) -> int:
     from .runtime.service import run_service
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    return run_service(load_config(arguments.config))
+    return run_service(load_config(arguments.config), environment=os.environ)
+
+
+def _add_check_config(commands: Any) -> None:
+    command = _add(
+        commands, "check-config", _check_config,
+        "what is wrong with service.toml (exit code 2) or with what it names (exit code 1)",
+        "orinspect check-config --config service.toml", in_json="what is wrong as JSON",
+    )
+    command.add_argument("--config", type=Path, required=True, help="service.toml")
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    from .runtime.line.check import problems_of_config
+
+    config, named = problems_of_config(arguments.config)
+    if arguments.json:
+        print(json.dumps({"config": config, "named": named}))
+    else:
+        print("\n".join([*config, *named]) or "nothing is wrong")
+    return 2 if config else int(bool(named))
 
 
 def _positive(text: str) -> int:

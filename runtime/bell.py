@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 from typing import Any
@@ -40,9 +41,12 @@ class Bell:
         with contextlib.suppress(OSError):
             os.write(self._writer, b"r")
 
-    def wait(self) -> None:
-        """Until somebody rings; at once when somebody has."""
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Until somebody rings, at once when somebody has; False when nobody did in time."""
+        if timeout_s is not None and not select.select([self._reader], [], [], timeout_s)[0]:
+            return False
         os.read(self._reader, 1)
+        return True
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.was_signal = True

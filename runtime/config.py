@@ -18,6 +18,7 @@ from .config_reading import HIDDEN, TableReader, number, table_from_bytes
 from .errors import ConfigError
 
 MqttProtocol = Literal["auto", "5", "3.1.1"]
+COMMANDS = ("inspect", "recipe/select", "state", "self-test", "pause", "resume", "bundle/activate")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ class InspectionConfig:
 
     backend: `onnxruntime` on the CPU with `threads` a call, or `tensorrt` with the engines that
     `orinspect engines build` put into the folder `engines`, by default the one beside the bundle.
+    part_limit_s: an inspection that takes longer is stuck, and systemd's watchdog may end the process.
     """
 
     bundle: Path
@@ -90,6 +92,44 @@ class InspectionConfig:
     threads: int = number(2, least=1)
     backend: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
     engines: Path | None = None
+    part_limit_s: float = number(120.0, least=1)
+
+
+@dataclass(frozen=True)
+class TriggerConfig:
+    """[trigger]: what says that a part is there, see docs/triggers.md.
+
+    kind: `frames` (every frame of the source), `free_run` (the newest, whenever the inspection is free),
+    `time` (every `every_s`), `command` (cmd/inspect), `gpio` (an edge of a line); `auto` is frames for
+    sources that can start over (scenes, folders) and free_run for cameras. `queue`: accepted parts that may
+    wait; `picture_timeout_s`: from a trigger to its picture.
+    """
+
+    kind: Literal["auto", "frames", "free_run", "time", "command", "gpio"] = "auto"
+    every_s: float | None = number(None, least=0.01)
+    queue: int = number(4, least=1, most=1000)
+    picture_timeout_s: float = number(2.0, least=0.01)
+    gpio_chip: str | None = None
+    gpio_line: int | None = number(None, least=0)
+    gpio_edge: Literal["rising", "falling"] = "rising"
+    gpio_debounce_ms: float = number(5.0, least=0, most=10_000)
+
+
+@dataclass(frozen=True)
+class CommandsConfig:
+    """[commands]: which commands over MQTT are obeyed, see docs/commands.md; without the table none are.
+
+    allow: their names; secret_file: all but the `unsigned` ones must then carry a signature; window_s: how
+    far `issued_at` may be off; bundles: the folder whose bundles may be activated, by default the one that
+    holds inspection.bundle.
+    """
+
+    allow: tuple[str, ...]
+    secret_file: Path | None = None
+    unsigned: tuple[str, ...] = ("state",)
+    window_s: float = number(60.0, least=1, most=86_400)
+    most_bytes: int = number(4096, least=256, most=65_536)
+    bundles: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -231,6 +271,9 @@ class ServiceConfig:
     part: PartConfig = field(default_factory=PartConfig)
     truth: TruthConfig = field(default_factory=TruthConfig)
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    trigger: TriggerConfig = field(default_factory=TriggerConfig)
+    commands: CommandsConfig | None = None
+    fallback: InspectionConfig | None = None  # what inspects when the golden frames of [inspection] fail
     scale: ScaleConfig | None = None
     evidence: EvidenceConfig | None = None
     audit: AuditConfig | None = None
@@ -304,6 +347,12 @@ def _contradictions(config: ServiceConfig) -> list[str]:
         found.append("mqtt.key_file is given without mqtt.cert_file; give both for mutual TLS")
     if mqtt.password_file is not None and mqtt.username is None:
         found.append("a password is given without mqtt.username; MQTT 3.1.1 sends none without a name")
+    found += _trigger_contradictions(config.trigger)
+    if config.commands is not None:
+        for key, names in (("allow", config.commands.allow), ("unsigned", config.commands.unsigned)):
+            unknown = sorted(set(names) - set(COMMANDS))
+            if unknown:
+                found.append(f"commands.{key} names {unknown[0]!r}; there are {', '.join(COMMANDS)}")
     if not mqtt.root or mqtt.root != mqtt.root.strip("/") or set(mqtt.root) & set("+#\0$"):
         found.append(
             f"mqtt.root is {mqtt.root!r}; give a topic such as 'enterprise/site/area/line/station',"
@@ -315,4 +364,18 @@ def _contradictions(config: ServiceConfig) -> list[str]:
     for key, name in (("device_id", config.device.device_id), ("station_id", config.device.station_id)):
         if not name.strip():
             found.append(f"device.{key} is {name!r}; give the station a name")
+    return found
+
+
+def _trigger_contradictions(trigger: TriggerConfig) -> list[str]:
+    found = []
+    if (trigger.kind == "time") != (trigger.every_s is not None):
+        found.append(
+            f"trigger.kind is {trigger.kind!r} and trigger.every_s {trigger.every_s}; every_s belongs to time"
+        )
+    gpio = (trigger.gpio_chip, trigger.gpio_line)
+    if trigger.kind == "gpio" and None in gpio:
+        found.append("trigger.kind is 'gpio': give gpio_chip, such as '/dev/gpiochip0', and gpio_line")
+    if trigger.kind != "gpio" and gpio != (None, None):
+        found.append(f"trigger.gpio_chip and gpio_line belong to kind gpio; trigger.kind is {trigger.kind!r}")
     return found

@@ -1,6 +1,6 @@
 """A service with a real camera process, outbox and MQTT, and an inspector that waits for the test's word.
 
-    python -m orinspect.tests.line_child service.toml [pass|reject|broken|crash]
+    python -m orinspect.tests.line_child service.toml [pass|reject|broken|crash|real]
 
 It prints `inspecting PART` and goes on when a line, or the end, of standard input comes.
 """
@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 
 from orinspect.runtime.capture.frame import Frame
 from orinspect.runtime.config import InspectionConfig, load_config
 from orinspect.runtime.errors import EngineError, OrinspectError
+from orinspect.runtime.infer.golden_frames import Mismatch
 from orinspect.runtime.infer.inspector import Inspection
 from orinspect.runtime.infer.judgement import UNJUDGED, Judgement
 from orinspect.runtime.recipe import Recipe
 from orinspect.runtime.report import BundleIdentity
-from orinspect.runtime.service import run_service
+from orinspect.runtime.service import inspector_from_config, run_service
 from orinspect.tests.report_cases import RECIPE, candidate, inspection
 
 
@@ -36,6 +38,9 @@ class WaitingInspector:
     @property
     def judgement(self) -> Judgement:
         return UNJUDGED
+
+    def golden_mismatches(self) -> tuple[int, tuple[Mismatch, ...]]:
+        return 0, ()
 
     def inspect(self, frame: Frame) -> Inspection:
         assert frame.truth is None, "the truth must stay with the camera"
@@ -57,8 +62,9 @@ def main() -> int:
         yield WaitingInspector(says), BundleIdentity("b" * 16, "b" * 64, "int8", "none")
 
     logging.basicConfig(level=logging.INFO)
+    opener = inspector_from_config if says == "real" else opened
     try:
-        return run_service(load_config(sys.argv[1]), open_inspector=opened)
+        return run_service(load_config(sys.argv[1]), open_inspector=opener, environment=os.environ)
     except OrinspectError as error:
         print(f"orinspect: {error}", file=sys.stderr)
         return error.exit_code

@@ -8,7 +8,7 @@ perturbed runs, see export/golden.py. A frame whose choices are too close to cal
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,13 +75,16 @@ def mismatches(frame: GoldenFrame, outputs: Mapping[str, FloatArray]) -> tuple[M
     return tuple(found)
 
 
-def check_golden(bundle: Bundle, open_engine: Callable[[str], Engine]) -> tuple[Mismatch, ...]:
+def check_golden(
+    bundle: Bundle, open_engine: Callable[[str], Engine], only: Collection[str] | None = None
+) -> tuple[Mismatch, ...]:
     """Run every frame through the engine that `open_engine(component)` gives; all that left its tolerance.
 
-    One frame is in memory at a time: that of a large decoder is hundreds of MB.
+    `only`: of these components alone. One frame is in memory at a time: that of a large decoder is hundreds
+    of MB.
     """
     found: list[Mismatch] = []
-    for frame in _frames(bundle):
+    for frame in _frames(bundle, only):
         found += mismatches(frame, open_engine(frame.component).run(frame.feeds))
     return tuple(found)
 
@@ -113,9 +116,18 @@ def counted_rows(values: FloatArray, counted: npt.NDArray[np.bool_]) -> FloatArr
     return values[counted] if values.shape[: counted.ndim] == counted.shape else values
 
 
-def _frames(bundle: Bundle) -> Iterator[GoldenFrame]:
+def golden_components(bundle: Bundle) -> tuple[str, ...]:
+    """The components that have a golden frame."""
+    return tuple(bundle.manifest.get("golden", {}))
+
+
+def _frames(bundle: Bundle, only: Collection[str] | None = None) -> Iterator[GoldenFrame]:
     table: Mapping[str, Any] = bundle.manifest.get("golden", {})
-    return (_frame(bundle, component, entry) for component, entry in table.items())
+    return (
+        _frame(bundle, component, entry)
+        for component, entry in table.items()
+        if only is None or component in only
+    )
 
 
 def _frame(bundle: Bundle, component: str, entry: Mapping[str, Any]) -> GoldenFrame:

@@ -21,7 +21,7 @@ from ..recipe import Recipe
 from .bundle import Bundle, CompiledRecipe
 from .candidates import Candidate, Words, words_from_answers
 from .decode import Decoded, Decoder, Select, likeliest
-from .engines.engine import Engine, FloatArray, engine_from_bundle, engines_from_bundle
+from .engines.engine import Engine, FloatArray, OpenEngine, engine_from_bundle, engines_from_bundle
 from .first_look import FirstLook, HeldFeatures
 from .fuse import (
     DENSE_SLACK_PX,
@@ -34,6 +34,7 @@ from .fuse import (
     strongest_unreported,
     tiles_to_decode,
 )
+from .golden_frames import Mismatch, check_golden, golden_components
 from .inspection import Inspection, Passes
 from .judgement import Judgement, judgement_of
 from .pictures.tiles import Tile
@@ -87,18 +88,18 @@ class Inspector:
         self._novelty = _novelty_model(self._judgement, bundle.shape.hidden)
         self._looks_again = looks_again and self.recipe.review.second_look and "dense" in self._detectors
         self._decoder: Decoder | None = None
-        self._rows = 1  # of one decoder call
+        self._used, self._rows = _Used(), 1  # rows of one decoder call
         with ExitStack() as opened:
             engine = opened.enter_context(
                 engines_from_bundle(
                     bundle, backend=backend, threads=threads, plans=plans, open_engine=open_engine
                 )
             )
-            vision = engine("vision")
+            vision = self._used.open("vision", engine)
             has_dense = "dense" in self._detectors
             self._look = FirstLook(
                 vision,
-                engine("attributes") if has_dense else None,
+                self._used.open("attributes", engine) if has_dense else None,
                 self.recipe,
                 bundle.shape,
                 [bundle.dense_types.index(name) for name in self.recipe.types] if has_dense else [],
@@ -109,8 +110,8 @@ class Inspector:
                     bundle.shape,
                     self._compiled,
                     bundle.embeddings,
-                    engine("decoder"),
-                    engine(f"head_schema.{self.recipe.id}"),
+                    self._used.open("decoder", engine),
+                    self._used.open(f"head_schema.{self.recipe.id}", engine),
                     clock=clock,
                     select=select,
                 )
@@ -131,6 +132,14 @@ class Inspector:
     def detectors(self) -> tuple[str, ...]:
         """Who looks: dense, words or both."""
         return self._detectors
+
+    def golden_mismatches(self) -> tuple[int, tuple[Mismatch, ...]]:
+        """How many golden frames ran through the engines of this recipe, and what left its tolerance.
+
+        EngineError when an engine fails, BundleError for a broken frame.
+        """
+        frames = [name for name in golden_components(self._bundle) if name in self._used]
+        return len(frames), check_golden(self._bundle, self._used.__getitem__, frames)
 
     def inspect(self, frame: Frame) -> Inspection:
         """Inspect one frame: against its template, alone, or as the end of a clip, as the recipe says.
@@ -296,6 +305,15 @@ class Inspector:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Used(dict[str, Engine]):
+    """The engines of one recipe by component."""
+
+    def open(self, component: str, opener: OpenEngine) -> Engine:
+        """Open and remember one."""
+        self[component] = opener(component)
+        return self[component]
 
 
 def _ungated(compiled: CompiledRecipe) -> CompiledRecipe:

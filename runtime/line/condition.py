@@ -19,7 +19,7 @@ class Condition:
         self._mutex = threading.Lock()
         self._phase = "starting"
         self._pause: str | None = None
-        self._fault: str | None = None
+        self._faults: dict[str, str] = {}
         self._troubles: dict[str, str] = {}
         self._said: tuple[str, str | None] | None = None
 
@@ -28,6 +28,12 @@ class Condition:
         """State and reason, as on the topic `state`."""
         with self._mutex:
             return self._state()
+
+    @property
+    def phase(self) -> str:
+        """What was entered last."""
+        with self._mutex:
+            return self._phase
 
     @property
     def is_paused(self) -> bool:
@@ -39,7 +45,7 @@ class Condition:
     def is_fault(self) -> bool:
         """Whether no part may be inspected."""
         with self._mutex:
-            return self._fault is not None
+            return bool(self._faults)
 
     def enter(self, phase: str) -> None:
         """starting, building_engines, self_test, ready, running or stopping."""
@@ -49,17 +55,20 @@ class Condition:
         """Paused for this reason; None goes on."""
         self._change(_pause=reason)
 
-    def fail(self, reason: str | None) -> None:
-        """A fault that a person or a command must end; None ends it."""
-        self._change(_fault=reason)
+    def fail(self, name: str, reason: str | None) -> None:
+        """A fault, by name, that forbids inspecting; None ends it."""
+        self._note(self._faults, name, reason)
 
     def trouble(self, name: str, sentence: str | None) -> None:
         """Something works worse than it should, by name; None: not any more."""
+        self._note(self._troubles, name, sentence)
+
+    def _note(self, notes: dict[str, str], name: str, sentence: str | None) -> None:
         with self._mutex:
             if sentence is None:
-                self._troubles.pop(name, None)
+                notes.pop(name, None)
             else:
-                self._troubles[name] = sentence
+                notes[name] = sentence
         self._change()
 
     def _change(self, **fields: str | None) -> None:
@@ -72,8 +81,8 @@ class Condition:
                 self._announce(*state)  # under the lock: states must go out in the order in which they came
 
     def _state(self) -> tuple[str, str | None]:
-        if self._fault is not None:
-            return "fault", self._fault
+        if self._faults:
+            return "fault", "; ".join(self._faults.values())
         if self._phase not in ("ready", "running"):
             return self._phase, None
         if self._pause is not None:

@@ -22,21 +22,13 @@ from typing import Literal, Protocol
 
 from ..capture.frame import Frame
 from ..capture.triggers.signal import TriggerSignal
-from ..errors import EngineError, OrinspectError
-from ..judge.assessment import Trigger
+from ..errors import DeliveryError, EngineError, OrinspectError
+from .parts import Acceptance
 
 IntakeKind = Literal["frames", "free_run", "time", "command", "gpio"]
 SAME_FAULT_EVERY_NS = int(10e9)  # a free-running camera that is frozen is no thirty results a second
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """A part on disk: its trigger and the sequence that the outbox gave it."""
-
-    trigger: Trigger
-    sequence: int
 
 
 @dataclass(frozen=True)
@@ -75,20 +67,21 @@ class Intake:
         """`starts_over`: the source is a replay, whose frames wait for triggers; `most_waiting`: accepted
         triggers that may wait for picture or inspection."""
         self.failure: OrinspectError | None = None
-        self._kind, self._book, self._starts_over = kind, book, starts_over
+        self.kind = kind
+        self._book, self._starts_over = book, starts_over
         self._most_waiting, self._timeout_ns = most_waiting, int(picture_timeout_s * 1e9)
         self._monotonic_ns = monotonic_ns
         self._changed = threading.Condition()
         self._ready: deque[Job] = deque()
         self._pending: deque[tuple[TriggerSignal, Acceptance]] = deque()
         self._held: Frame | None = None  # of a replay: the frame that the next trigger gets
-        self._paused = self._ended = self._stopped = False
+        self._paused = self._blocked = self._ended = self._stopped = False
         self._last_fault: tuple[str, int] | None = None
 
     @property
     def is_triggered(self) -> bool:
         """Whether parts come from triggers rather than from the frames themselves."""
-        return self._kind not in ("frames", "free_run")
+        return self.kind not in ("frames", "free_run")
 
     @property
     def is_finished(self) -> bool:
@@ -131,6 +124,21 @@ class Intake:
                 self._changed.notify_all()
         return acceptance
 
+    def fire(self, signal: TriggerSignal) -> None:
+        """`trigger` for a thread that nobody can answer: what the outbox refuses is logged, and counted
+        there."""
+        try:
+            self.trigger(signal)
+        except DeliveryError as error:
+            log.error("trigger %s: %s", signal.trigger_id, error)
+
+    def put_back(self, job: Job) -> None:
+        """A part that was taken and could not be begun; a newer frame of a free run has its place."""
+        with self._changed:
+            if not (self.kind == "free_run" and self._ready) and not self._stopped:
+                self._ready.appendleft(job)
+            self._changed.notify_all()
+
     def take(self, timeout_s: float, until: Callable[[], bool]) -> Job | None:
         """The next part; None after `timeout_s`, when `until()` holds, or when there will be none."""
         with self._changed:
@@ -150,6 +158,12 @@ class Intake:
         """Take no part, or go on; triggers that come meanwhile are reported as not inspected."""
         with self._changed:
             self._paused = paused
+            self._changed.notify_all()
+
+    def block(self, blocked: bool) -> None:
+        """Nothing can be inspected: frames are not taken; triggers still come through, to be reported."""
+        with self._changed:
+            self._blocked = blocked
             self._changed.notify_all()
 
     def wake(self) -> None:
@@ -173,22 +187,23 @@ class Intake:
 
     def _may_take(self) -> bool:
         """Whether a part is ready; a paused station still finishes what it accepted."""
-        return bool(self._ready) and (self.is_triggered or not self._paused)
+        return bool(self._ready) and (self.is_triggered or not (self._paused or self._blocked))
 
     def _offer(self, frame: Frame) -> bool:
         """One frame of the source; False when nobody wants another."""
         with self._changed:
-            if self._kind == "free_run":
+            if self.kind == "free_run":
                 if not self._is_same_fault(frame):
                     self._ready.clear()
                     self._ready.append(Job(frame, None))
-            elif self._kind == "frames":
+            elif self.kind == "frames":
                 self._changed.wait_for(lambda: self._stopped or not self._ready)
                 if not self._stopped:
                     self._ready.append(Job(frame, None))
             else:
                 if self._starts_over:
                     self._held = frame
+                    self._changed.notify_all()
                     self._changed.wait_for(lambda: self._stopped or bool(self._pending))
                     self._held = None
                 self._expire(at_ns=None if self._starts_over else frame.monotonic_ns)
@@ -201,7 +216,7 @@ class Intake:
 
     def _is_same_fault(self, frame: Frame) -> bool:
         """Whether this frame only repeats what a result said a moment ago."""
-        fault = getattr(frame, "fault", None)
+        fault = frame.fault
         if fault is None:
             self._last_fault = None
             return False

@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "cli._inspect",
     "evaluate": "evaluation.commands.evaluate",
     "run": "cli._run",
+    "check-config": "cli._check_config",
     "bench": "evaluation.commands.bench",
 }
 

@@ -5,16 +5,13 @@ The inspector waits for the test's word, so that every kill and every signal com
 
 from __future__ import annotations
 
-import contextlib
 import json
 import queue
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import cv2
 import jsonschema
@@ -27,86 +24,13 @@ from orinspect.runtime.judge.scale import PixelScale
 from orinspect.runtime.line.by_hand import inspect_pictures
 from orinspect.runtime.service import EXIT_ENGINE
 from orinspect.tests.brokers import WAIT_S, listener, real_broker
+from orinspect.tests.line_run import ROOT, Line
 from orinspect.tests.report_cases import SCHEMA
 from orinspect.tests.scripted_broker import NOT_AUTHORISED, Publish, ScriptedBroker
 from orinspect.tests.small_bundle import write_small_bundle
 
-ROOT = "plant/line"
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
 Messages = queue.Queue[paho.MQTTMessage]
-
-
-class Line:
-    """One run of tests/line_child.py."""
-
-    def __init__(
-        self,
-        folder: Path,
-        port: int,
-        says: str = "pass",
-        source: str = "",
-        scale: Path | None = None,
-        **mqtt: Any,
-    ) -> None:
-        tables = {
-            "device": {"device_id": "d", "station_id": "s"},
-            "camera": {"source": source or "scenes:pcb?seed=3&parts=6&size_px=128"},
-            "inspection": {"bundle": "none"},
-            "mqtt": {
-                "host": "127.0.0.1",
-                "port": port,
-                "root": ROOT,
-                "protocol": "3.1.1",
-                "retry_least_s": 0.05,
-                "retry_most_s": 0.2,
-                **mqtt,
-            },
-            "outbox": {"path": "outbox.sqlite", "drain_timeout_s": 2.0},
-            **({} if scale is None else {"scale": {"file": str(scale)}}),
-        }
-        config = folder / "service.json"
-        config.write_text(json.dumps(tables))
-        self.errors = folder / "errors.txt"
-        with self.errors.open("ab") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "orinspect.tests.line_child", str(config), says],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._stdin: IO[str] = self.process.stdin
-        self._stdout: IO[str] = self.process.stdout
-
-    def __enter__(self) -> Line:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait(WAIT_S)
-        for pipe in (self._stdin, self._stdout):
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-    def inspecting(self) -> str:
-        """Wait until the next part is being inspected; its id."""
-        line = self._stdout.readline()
-        assert line.startswith("inspecting "), f"{line!r}; {self.errors.read_text()}"
-        return line.split()[1]
-
-    def go(self) -> None:
-        """Let the part under way finish."""
-        self._stdin.write("\n")
-        self._stdin.flush()
-
-    def finish(self) -> int:
-        """Let everything finish; the exit code."""
-        with contextlib.suppress(BrokenPipeError):
-            self._stdin.close()
-        self._stdout.read()
-        return self.process.wait(WAIT_S)
 
 
 @pytest.fixture
@@ -126,7 +50,7 @@ def _until(received: Messages, *ending: str) -> tuple[list[dict[str, Any]], list
         if message.topic.endswith("/result"):
             VALIDATOR.validate(content)
             reports.append(content)
-        else:
+        elif message.topic.endswith("/state"):
             states.append(content["state"])
     return reports, states
 
@@ -142,7 +66,7 @@ def test_a_source_that_ends_ends_the_service(tmp_path: Path, messages: tuple[int
     with Line(tmp_path, port, "reject") as line:
         assert line.finish() == 0
     reports, states = _until(received, "offline")
-    assert states == ["starting", "ready", "running", "stopping", "offline"]
+    assert states == ["starting", "self_test", "ready", "running", "stopping", "offline"]
     assert [report["sequence"] for report in reports] == [1, 2, 3, 4, 5, 6]
     assert {report["disposition"] for report in reports} == {"reject"}
     assert len({report["result_id"] for report in reports}) == 6
@@ -305,6 +229,9 @@ def test_a_failed_engine_is_reported_and_ends_the_process_with_its_code(
         assert line.finish() == EXIT_ENGINE
     reports, states = _until(received, "fault")
     assert "offline" not in states
+    while not reports:  # state and report go out side by side
+        message = received.get(timeout=WAIT_S)
+        reports += [json.loads(message.payload)] if message.topic.endswith("/result") else []
     assert [(report["result_state"], report["reason_code"]) for report in reports] == [
         ("failed", "failed.engine")
     ]

@@ -33,7 +33,7 @@ class GpioTrigger:
         edge: str,
         debounce_ms: float,
         clock: Clock,
-        fire: Callable[[TriggerSignal], None],
+        fire: Callable[[TriggerSignal], object],
         gpiod: Any = None,
     ) -> None:
         """`edge` is rising or falling; edges closer than `debounce_ms` are one; `gpiod` is for tests."""

@@ -15,7 +15,7 @@ class TimerTrigger:
     A period that was missed (the machine slept, `fire` took long) is one trigger, not a burst of them.
     """
 
-    def __init__(self, every_s: float, clock: Clock, fire: Callable[[TriggerSignal], None]) -> None:
+    def __init__(self, every_s: float, clock: Clock, fire: Callable[[TriggerSignal], object]) -> None:
         self._period_ns, self._clock, self._fire = int(every_s * 1e9), clock, fire
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="timer", daemon=True)

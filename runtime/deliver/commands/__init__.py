@@ -1,0 +1,1 @@
+"""Commands over MQTT: read, authorised, answered."""
