@@ -36,6 +36,7 @@ from .judge.assessment import Setup
 from .judge.site_scale import SiteScale
 from .line.assembly import (
     beside_outbox,
+    bounds_of,
     bundles_of,
     camera_from_config,
     intake_from_config,
@@ -136,6 +137,7 @@ def _opened(config: ServiceConfig, clock: SystemClock, opened: ExitStack) -> _St
         Outbox(
             config.outbox.path,
             keep=config.outbox.keep,
+            bounds=bounds_of(config.outbox),
             evidence=evidence,
             on_level=voices.outbox_level,
             on_rescue=voices.outbox_rescued,
@@ -187,7 +189,7 @@ def _health(station: _Station, statistics: Statistics, beside: ExitStack) -> Tic
         version=__version__,
     )
     if config.health.metrics_port is not None:
-        beside.enter_context(MetricsServer(config.health.metrics_port, health.snapshot))
+        beside.enter_context(MetricsServer(config.health.metrics_port, health.snapshot, station.voices.alarm))
     jobs: list[Callable[[], object]] = [statistics.tick, health.tick]
     return Ticker([*jobs, audit.flush] if audit is not None else jobs, TICK_S)
 

@@ -12,8 +12,8 @@ from ..capture.process import ProcessCamera
 from ..capture.sources import SourceText
 from ..capture.triggers.gpio import GpioTrigger
 from ..capture.triggers.timer import TimerTrigger
-from ..config import ServiceConfig
-from ..deliver.outbox import Outbox
+from ..config import OutboxConfig, ServiceConfig
+from ..deliver.outbox import Bounds, Outbox
 from .intake import Intake, IntakeKind
 from .parts import PartBook, resume_from_outbox
 
@@ -22,6 +22,12 @@ def beside_outbox(config: ServiceConfig, ending: str) -> Path:
     """A small file of the service's own, in the folder of the outbox, which is there and is written to."""
     path = config.outbox.path
     return path.with_name(f"{path.stem}.{ending}")
+
+
+def bounds_of(config: OutboxConfig) -> Bounds:
+    """The outbox's bounds in bytes."""
+    mib = 2**20
+    return Bounds(config.most_rows, config.most_mib * mib, config.free_mib * mib, config.reserve_mib * mib)
 
 
 def bundles_of(config: ServiceConfig) -> Path:

@@ -154,7 +154,7 @@ class Line:
                 if inspection == self._config.inspection:
                     raise
                 log.error("what commands chose cannot be opened, service.toml holds: %s", error)
-                self._condition.trouble("choice", f"service.toml holds, not what commands chose: {error}")
+                self._alarm("station.choice", f"service.toml holds, not what commands chose: {error}")
                 test = self._station.open(self._config.inspection)
             if not test.frames:
                 log.warning("the bundle has no golden frames: that its engines are right was not checked")
@@ -232,7 +232,7 @@ class Line:
     def _fail(self, why: str) -> None:
         """The process must be replaced."""
         self._condition.fail("engine", why)
-        self._alarm("engine", why)
+        self._alarm("station.engine", why)
         self.exit_code = EXIT_ENGINE
 
     def _released_or_replaced(self, test: SelfTest) -> SelfTest:
@@ -261,9 +261,8 @@ class Line:
         elif test.is_passed and self._station.config == self._config.fallback:
             trouble = "the fallback inspects"
         fault = None if test.is_passed else f"golden frames: {'; '.join(test.wrong)}"
-        self._condition.trouble("self_test", trouble)
         self._condition.fail("self_test", fault)
-        self._alarm("self_test", fault or trouble)
+        self._alarm("station.self_test", fault or trouble)
         self.intake.block(fault is not None)
 
     def _use(self) -> None:

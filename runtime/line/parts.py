@@ -152,6 +152,7 @@ class PartBook:
             self._outbox.commit_gap(gap, result_id, self._boot_id, payload)
             log.warning("sequences %d to %d of %s: %s", gap.first, gap.last, gap.boot_id, gap.why)
             self._wake()
+            self._count(payload(0))
 
     def _gap_message(self, gap: Gap, result_id: str) -> Callable[[int], str]:
         table = {

@@ -1,26 +1,15 @@
-"""What the station says beside its results: states and alarms, published, recorded, and remembered."""
+"""What the station says beside its results: states and alarms, published, recorded, and their meaning."""
 
 from __future__ import annotations
 
-import json
 import threading
 from typing import Protocol
 
+from ..deliver.link.alarm import ALARMS
+from ..deliver.publisher import Publisher
 from ..deliver.store.rescue import Rescue
 from ..deliver.store.rows import Level
 from .condition import Condition
-
-
-class Says(Protocol):
-    """The publisher, as far as it is needed here."""
-
-    def announce(self, state: str, reason: str | None = None) -> None:
-        """Publish the state."""
-        ...
-
-    def publish(self, name: str, payload: str, *, retain: bool = False) -> None:
-        """Publish another message."""
-        ...
 
 
 class Records(Protocol):
@@ -34,29 +23,29 @@ class Records(Protocol):
 class Voices:
     """States and alarms of one station; safe to use from several threads.
 
-    Whoever raises alarms is built before those who carry them: `publisher` and `audit` are set when they are
-    there, and an alarm from before waits for the publisher.
+    Whoever raises alarms is built before those who carry them: `audit` is set and `connect` called when they
+    are there, and alarms from before wait. An alarm above a warning degrades the station while it stands.
     """
 
     def __init__(self) -> None:
         self.audit: Records | None = None
         self.condition = Condition(self.say_state)
-        self._publisher: Says | None = None
+        self._publisher: Publisher | None = None
         self._mutex = threading.Lock()
-        self._standing: dict[str, str] = {}
+        self._waiting: dict[str, str | None] = {}
 
-    def connect(self, publisher: Says) -> None:
-        """From here on everything is published; alarms that stand already at once."""
+    def connect(self, publisher: Publisher) -> None:
+        """From here on everything is published."""
+        publisher.alarms.on_change = self._alarm_changed
         with self._mutex:
             self._publisher = publisher
-            standing = dict(self._standing)
-        for code, text in standing.items():
-            self._publish(code, text)
+            waiting = dict(self._waiting)
+        for code, text in waiting.items():
+            publisher.alarm(code, text)
 
     def alarms(self) -> dict[str, str]:
         """The sentences of the alarms that stand, by code."""
-        with self._mutex:
-            return dict(self._standing)
+        return {} if self._publisher is None else self._publisher.alarms.standing()
 
     def say_state(self, state: str, reason: str | None) -> None:
         """Publish and record a state."""
@@ -65,16 +54,13 @@ class Voices:
         self.record("state", state=state, reason=reason)
 
     def alarm(self, code: str, text: str | None) -> None:
-        """Raise an alarm with this sentence, or clear it with None; each once."""
+        """Raise an alarm of the closed list with this sentence, or clear it with None."""
         with self._mutex:
-            if self._standing.get(code) == text:
-                return
-            if text is None:
-                del self._standing[code]
-            else:
-                self._standing[code] = text
-        self._publish(code, text)
-        self.record("alarm", code=code, text=text)
+            publisher = self._publisher
+            if publisher is None:
+                self._waiting[code] = text
+        if publisher is not None:
+            publisher.alarm(code, text)
 
     def record(self, event: str, **facts: object) -> None:
         """A line of the audit, where there is one."""
@@ -85,20 +71,14 @@ class Voices:
         """The outbox became full, a fault, or ok again."""
         self.alarm("outbox.full", why if level == "full" else None)
         self.alarm("outbox.fault", why if level == "fault" else None)
-        self.condition.trouble("outbox", f"parts are counted only: {why}" if level == "full" else None)
         self.condition.fail("outbox", why if level == "fault" else None)
 
     def outbox_rescued(self, rescue: Rescue, why: str) -> None:
         """The outbox was damaged and saved: for a person to know, until the next start."""
-        self.alarm("outbox.damaged", f"{why}: {rescue}")
-        self.condition.trouble("outbox.damaged", f"the outbox was damaged and saved: {why}")
+        lost = f"{rescue.saved} rows were saved, {rescue.missing} sequences are missing"
+        self.alarm("outbox.damaged", f"{why}; {lost}; the damaged file is {rescue.moved_to}")
 
-    def _publish(self, code: str, text: str | None) -> None:
-        if self._publisher is not None:
-            table = {
-                "schema": "orinspect.alarm/1.0",
-                "code": code,
-                "is_raised": text is not None,
-                "text": text,
-            }
-            self._publisher.publish("alarm", json.dumps(table, ensure_ascii=False))
+    def _alarm_changed(self, code: str, text: str | None) -> None:
+        if ALARMS[code].severity != "warning":
+            self.condition.trouble(code, None if text is None else f"{code}: {text}")
+        self.record("alarm", code=code, text=text)

@@ -61,6 +61,9 @@ ALARMS: dict[str, AlarmKind] = {
     "statistics.not_counted": AlarmKind("warning", "check the disk of the outbox; results are counted later"),
     "statistics.not_written": AlarmKind("warning", "make room on the disk of shifts.csv"),
     "health.metrics_not_served": AlarmKind("warning", "choose another health.metrics_port"),
+    "station.self_test": AlarmKind("critical", "build the engines again, or activate another bundle"),
+    "station.engine": AlarmKind("critical", "the service starts again; see its log if that goes on"),
+    "station.choice": AlarmKind("error", "install the bundle that was chosen, or choose again"),
 }
 
 
