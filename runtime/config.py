@@ -141,10 +141,14 @@ class ScaleConfig:
 
 @dataclass(frozen=True)
 class PartConfig:
-    """[part]: what the plant knows about all parts of this run."""
+    """[part]: what the plant knows about all parts of this run.
+
+    id_from_picture: read the id of a part that has none from a QR code, barcode or DataMatrix in its picture.
+    """
 
     job_id: str | None = None
     lot: str | None = None
+    id_from_picture: bool = False
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,7 @@ def _inspect_until_stopped(
         args=(
             station.bell,
             inspection,
-            functools.partial(camera_from_config, config, station.outbox),
+            functools.partial(camera_from_config, config, station.outbox, station.voices.camera),
             functools.partial(trigger_from_config, config, line.intake, clock),
             watchdog.ready,
         ),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import random
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from ..capture.clock import SystemClock
-from ..capture.frame import camera_from_source
-from ..capture.process import ProcessCamera
+from ..capture.recovery import CameraTrouble, SteadyCamera, steady_camera
 from ..capture.sources import SourceText
 from ..capture.triggers.gpio import GpioTrigger
 from ..capture.triggers.timer import TimerTrigger
@@ -40,7 +41,7 @@ def bundles_of(config: ServiceConfig) -> Path:
 
 def intake_from_config(config: ServiceConfig, book: PartBook, clock: SystemClock) -> Intake:
     """Frames and triggers of the kind that [trigger] names."""
-    trigger, starts_over = config.trigger, SourceText.of(config.camera.source).resumed_by is not None
+    trigger, starts_over = config.trigger, not SourceText.of(config.camera.source).is_live
     kind: IntakeKind
     if trigger.kind == "auto":
         kind = "frames" if starts_over else "free_run"
@@ -56,15 +57,12 @@ def intake_from_config(config: ServiceConfig, book: PartBook, clock: SystemClock
     )
 
 
-def camera_from_config(config: ServiceConfig, outbox: Outbox) -> ProcessCamera:
-    """The camera, running in a process of its own."""
-    camera = config.camera
-    return ProcessCamera(
-        camera.source,
-        functools.partial(camera_from_source, resume=resume_from_outbox(camera, outbox)),
-        slots=camera.slots,
-        timeout_s=camera.timeout_s,
-    )
+def camera_from_config(
+    config: ServiceConfig, outbox: Outbox, tell: Callable[[CameraTrouble], None]
+) -> SteadyCamera:
+    """The camera in a process of its own, checked and recovered; `tell` hears of its troubles."""
+    resume = functools.partial(resume_from_outbox, config.camera, outbox)
+    return steady_camera(config, resume=resume, tell=tell, random=random.random)
 
 
 def trigger_from_config(

@@ -72,7 +72,7 @@ def _bundle(table: str, config: InspectionConfig) -> Iterator[str | None]:
 def _open_camera(source: str) -> None:
     """A source of files is opened; of a device only the text is read."""
     text = SourceText.of(source)
-    if text.resumed_by is not None:
+    if not text.is_live:
         camera_from_source(source).close()
 
 

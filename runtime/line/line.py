@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from ..bell import Bell
-from ..capture.process import ProcessCamera
+from ..capture.recovery import SteadyCamera
 from ..config import InspectionConfig, ServiceConfig
 from ..deliver.outbox import OutboxFaultError, OutboxFullError
 from ..errors import EngineError, OrinspectError, PictureError
@@ -55,6 +55,7 @@ class Line:
         self.failure: OrinspectError | None = None
         self.exit_code = 0
         self.orders: Orders | None = None
+        self._camera: SteadyCamera | None = None
         self._config, self._station, self.intake, self._book = config, station, intake, book
         self._setup_of = setup_of
         self._site, self._condition, self._progress = site, condition, progress
@@ -78,7 +79,7 @@ class Line:
         self,
         bell: Bell,
         inspection: InspectionConfig,
-        open_camera: Callable[[], ProcessCamera],
+        open_camera: Callable[[], SteadyCamera],
         open_trigger: Callable[[], AbstractContextManager[object]],
         on_ready: Callable[[], None],
     ) -> None:
@@ -89,7 +90,7 @@ class Line:
                 self._start(inspection)
                 self._book.publish_abandoned()
                 self._book.report_gaps()
-                camera = opened.enter_context(open_camera())
+                self._camera = camera = opened.enter_context(open_camera())
                 pump = threading.Thread(target=self.intake.pump, args=(camera.frames(),), name="intake")
                 pump.start()
                 opened.callback(pump.join)
@@ -208,6 +209,8 @@ class Line:
             self.intake.put_back(job)
             self._halt.wait(IDLE_S)
             return
+        if self._camera is not None:
+            self._camera.accepted(frame)
         if self._condition.is_fault:
             reason = self._condition.state[1] or "the station is in fault"
             book.give_up(acceptance, "not_inspected.fault", reason)

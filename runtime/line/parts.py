@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..capture.clock import SystemClock
 from ..capture.frame import Frame
+from ..capture.part_id import part_id_from_picture
 from ..capture.sources import Resume, SourceText
 from ..capture.triggers.signal import TriggerSignal
 from ..config import CameraConfig, ServiceConfig
@@ -61,6 +62,7 @@ class PartBook:
         self._boot_id = boot_id
         self._config, self._clock, self._outbox = config, clock, outbox
         self._wake, self._count, self._evidence = wake, count, evidence
+        self._why_no_id: str | None = None  # of the part under way
         self._view = View(config.camera.camera_id, config.camera.view_index, config.camera.view_count)
         self._is_simulated = SourceText.of(config.camera.source).kind == "scenes"
 
@@ -89,7 +91,7 @@ class PartBook:
     def accept_frame(self, frame: Frame) -> Acceptance:
         """Accept a frame that is its own trigger."""
         plant = self._config.part
-        part = Part(frame.part_id, self._known.recipe.product, plant.job_id, plant.lot)
+        part = Part(self._part_id(frame), self._known.recipe.product, plant.job_id, plant.lot)
         return self._accepted(accepted_part(frame, self._known, self._clock, part, self._view), frame.key)
 
     def with_frame(self, acceptance: Acceptance, frame: Frame) -> Acceptance:
@@ -100,7 +102,7 @@ class PartBook:
             trigger=replace(
                 trigger,
                 source_sequence=frame.sequence,
-                part=replace(trigger.part, part_id=trigger.part.part_id or frame.part_id),
+                part=replace(trigger.part, part_id=trigger.part.part_id or self._part_id(frame)),
                 captured_at=timestamp(frame.captured_at),
                 clock=replace(trigger.clock, monotonic_ns=frame.monotonic_ns),
                 is_simulated=frame.is_simulated,
@@ -109,9 +111,12 @@ class PartBook:
 
     def report(self, acceptance: Acceptance, frame: Frame, inspector: Inspects) -> Report:
         """Inspect and judge one part."""
-        return report_of_part(
+        report = report_of_part(
             frame, acceptance.trigger, acceptance.sequence, inspector, self._known, self._clock
         )
+        if report.part.part_id is None and self._why_no_id is not None:
+            report = replace(report, null_reasons={**report.null_reasons, "part.part_id": self._why_no_id})
+        return report
 
     def give_up(self, acceptance: Acceptance, reason_code: str, why: str) -> None:
         """Commit a report that says that the part was not inspected, or that its engine failed."""
@@ -169,6 +174,15 @@ class PartBook:
             "is_simulated": self._is_simulated,
         }
         return lambda sequence: json.dumps(table, ensure_ascii=False)
+
+    def _part_id(self, frame: Frame) -> str | None:
+        """What the source says, else what a code in the picture says; called by the inspection thread."""
+        self._why_no_id = None
+        if frame.part_id is not None or frame.fault is not None or not self._config.part.id_from_picture:
+            return frame.part_id
+        found = part_id_from_picture(frame.image)
+        self._why_no_id = found.reason
+        return found.value
 
     @property
     def _known(self) -> Setup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Protocol
 
+from ..capture.recovery import CameraTrouble
 from ..deliver.link.alarm import ALARMS
 from ..deliver.publisher import Publisher
 from ..deliver.store.rescue import Rescue
@@ -77,6 +78,15 @@ class Voices:
         """The outbox was damaged and saved: for a person to know, until the next start."""
         lost = f"{rescue.saved} rows were saved, {rescue.missing} sequences are missing"
         self.alarm("outbox.damaged", f"{why}; {lost}; the damaged file is {rescue.moved_to}")
+
+    def camera(self, trouble: CameraTrouble) -> None:
+        """The camera failed, is being helped, or gives good frames again."""
+        code = trouble.alarm.replace("camera_", "camera.", 1)
+        for other in self.alarms():
+            if other.startswith("camera.") and other != code:
+                self.alarm(other, None)
+        helped = "" if trouble.step is None else f"; attempt {trouble.attempt}: {trouble.step}"
+        self.alarm(code, None if trouble.is_over else f"{trouble.why}{helped}")
 
     def _alarm_changed(self, code: str, text: str | None) -> None:
         if ALARMS[code].severity != "warning":

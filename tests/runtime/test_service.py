@@ -5,7 +5,9 @@ The inspector waits for the test's word, so that every kill and every signal com
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import queue
 import signal
 from collections.abc import Iterator
@@ -252,6 +254,32 @@ def test_a_camera_that_does_not_exist_is_a_fault_and_one_sentence(
         state = later.get(timeout=WAIT_S)
         assert state.retain
         assert (json.loads(state.payload)["state"], "nowhere" in str(state.payload)) == ("fault", True)
+
+
+@pytest.mark.slow
+def test_a_killed_capture_process_is_replaced_and_no_part_is_lost(
+    tmp_path: Path, messages: tuple[int, Messages]
+) -> None:
+    port, received = messages
+    with Line(tmp_path, port, tables={"recovery": {"retry_least_s": 0.05}}) as line:
+        line.inspecting()
+        os.kill(_capture_process(line.process.pid), signal.SIGKILL)
+        assert line.finish() == 0
+    reports, states = _until(received, "offline")
+    assert "degraded" in states
+    assert states[-2:] == ["stopping", "offline"]
+    assert len({report["part"]["part_id"] for report in reports}) == len(reports) == 6
+    assert {report["result_state"] for report in reports} == {"completed"}
+
+
+def _capture_process(parent: int) -> int:
+    """The child that multiprocessing spawned for the camera."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_child = f"\nPPid:\t{parent}\n" in (path / "status").read_text()
+            if is_child and b"spawn_main" in (path / "cmdline").read_bytes():
+                return int(path.name)
+    raise AssertionError("there is no capture process")
 
 
 def _site_scale(folder: Path, **change: Any) -> Path:

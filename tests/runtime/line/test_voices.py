@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import get_args
 
+from orinspect.runtime.capture.frame import FaultName
+from orinspect.runtime.capture.recovery import CameraTrouble
 from orinspect.runtime.config import MqttConfig
 from orinspect.runtime.deliver.link.alarm import ALARMS
 from orinspect.runtime.deliver.outbox import Outbox
@@ -62,6 +65,25 @@ def test_a_warning_leaves_the_state_alone_and_a_fault_of_the_outbox_is_one(tmp_p
         voices.outbox_level("ok", "there is room again")
         assert _state(voices) == ("running", None)
         assert list(voices.alarms()) == ["evidence.not_written"]
+
+
+def test_one_alarm_of_the_camera_stands_at_a_time_and_ends_with_good_frames(tmp_path: Path) -> None:
+    voices = Voices()
+    voices.condition.enter("running")
+    with Outbox(tmp_path / "o.sqlite") as outbox:
+        voices.connect(_publisher(outbox))
+        voices.camera(CameraTrouble("camera_failed", "the cable is out", False, "reopen", 1))
+        assert _state(voices)[0] == "degraded"
+        assert voices.alarms() == {"camera.failed": "the cable is out; attempt 1: reopen"}
+        voices.camera(CameraTrouble("camera_died", "exit code -9", False, "restart", 2))
+        assert list(voices.alarms()) == ["camera.died"]
+        voices.camera(CameraTrouble("camera_died", "good again", True))
+        assert (_state(voices), voices.alarms()) == (("running", None), {})
+
+
+def test_every_alarm_of_the_camera_is_on_the_list() -> None:
+    faults = [f"camera.{name}" for name in get_args(FaultName) if name != "no_picture"]
+    assert {"camera.failed", "camera.stopped", "camera.died", *faults} <= set(ALARMS)
 
 
 def test_every_alarm_that_the_line_raises_is_on_the_list() -> None:
