@@ -14,7 +14,7 @@ from typing import IO, Any
 from orinspect.tests.brokers import WAIT_S
 
 ROOT = "plant/line"
-SOURCE = "scenes:pcb?seed=3&parts=6&size_px=128"
+SOURCE = "scenes:pcb?seed=3&parts=6&size_px=128&style=grey"
 
 
 class Line:

@@ -45,7 +45,7 @@ def _audited(folder: Path) -> list[dict[str, Any]]:
 def test_a_part_is_inspected_on_command_and_every_command_is_answered_and_audited(
     tmp_path: Path, port: int
 ) -> None:
-    source = "scenes:pcb?seed=3&parts=60&size_px=128"
+    source = "scenes:pcb?seed=3&parts=60&size_px=128&style=grey"
     with (
         Commander(port, ROOT) as office,
         Line(tmp_path, port, "reject", source, tables=_tables(), protocol="5") as line,
@@ -154,7 +154,7 @@ def test_a_station_without_the_table_takes_no_commands(tmp_path: Path, port: int
 
 
 def test_triggers_by_time_and_the_one_too_many(tmp_path: Path, port: int) -> None:
-    source = "scenes:pcb?seed=3&parts=500&size_px=128"
+    source = "scenes:pcb?seed=3&parts=500&size_px=128&style=grey"
     tables = {"trigger": {"kind": "time", "every_s": 0.05, "queue": 1, "picture_timeout_s": 60.0}}
     with Commander(port, ROOT) as office, Line(tmp_path, port, source=source, tables=tables) as line:
         line.inspecting()  # and while this part takes its time, others come

@@ -16,7 +16,7 @@ from orinspect.tests.commander import Commander
 from orinspect.tests.installed import FIRST, SECOND, break_golden, write_installed
 from orinspect.tests.line_run import ROOT, Line
 
-SOURCE = "scenes:pcb?seed=3&parts=60&size_px=128"
+SOURCE = "scenes:pcb?seed=3&parts=60&size_px=128&style=grey"
 
 
 @pytest.fixture(scope="module")
