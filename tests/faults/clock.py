@@ -20,6 +20,7 @@ from orinspect.runtime import service
 from orinspect.runtime.capture.clock import SystemClock
 from orinspect.runtime.capture.frame import Frame
 from orinspect.runtime.config import InspectionConfig, load_config
+from orinspect.runtime.infer.golden_frames import Mismatch
 from orinspect.runtime.infer.inspector import Inspection
 from orinspect.runtime.infer.judgement import UNJUDGED, Judgement
 from orinspect.runtime.recipe import Recipe
@@ -64,6 +65,9 @@ class SteppingInspector:
 
     def __init__(self, clock: SteppingClock, random: Random) -> None:
         self._clock, self._random = clock, random
+
+    def golden_mismatches(self) -> tuple[int, tuple[Mismatch, ...]]:
+        return 0, ()
 
     def inspect(self, frame: Frame) -> Inspection:
         """Half of the parts have a defect."""
