@@ -12,7 +12,7 @@ import pytest
 
 from orinspect.runtime import report as module
 from orinspect.runtime.report import Report, timestamp
-from orinspect.tests.report_cases import GOLDEN, KINDS, ROOT, SCHEMA, report
+from orinspect.tests.report_cases import GOLDEN, KINDS, SCHEMA, report
 
 LATER = ("quality", "novelty", "review_details")
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
@@ -144,14 +144,6 @@ def test_the_closed_lists_are_the_same_in_code_and_schema() -> None:
     assert set(of_1_0["reason_code"]["enum"]) == {*module.REASON_CODES, None}
     assert set(properties["result_state_code"]["enum"]) == set(module.RESULT_STATE_CODES.values())
     assert set(properties["result_evaluation_code"]["enum"]) == set(module.EVALUATION_CODES.values())
-
-
-def test_every_field_stands_in_the_opc_mapping() -> None:
-    text = (ROOT / "docs" / "opc-mapping.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"^\| `([a-z_0-9.\[\]]+)`", text, re.MULTILINE))
-    properties = VALIDATOR.schema["properties"]
-    assert set(properties) - {"schema"} <= {name.split(".")[0] for name in documented}
-    assert {name.split(".")[0].removesuffix("[]") for name in documented} <= set(properties)
 
 
 def test_a_number_that_is_not_finite_never_leaves() -> None:
