@@ -196,7 +196,7 @@ class OutboxConfig:
     most_rows: int = number(2_000_000, least=10)
     most_mib: int = number(8192, least=1)
     free_mib: int = number(64, least=0)
-    reserve_mib: int = number(8, least=0, most=1024)
+    reserve_mib: int = number(8, least=2, most=1024)
     drain_timeout_s: float = number(20.0, least=0)
 
 

@@ -221,8 +221,8 @@ class MqttLink:
 
     def _cut(self) -> None:
         connection = self._client.socket()
-        if connection is not None:
-            with contextlib.suppress(OSError, AttributeError):
+        if isinstance(connection, socket.socket):  # a TLS socket is one, too
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def _client_from(self, config: MqttConfig, client_id: str, will: Will) -> paho.Client:

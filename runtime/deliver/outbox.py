@@ -129,7 +129,7 @@ class Outbox:
         a second report under one id would contradict the first."""
 
         def update(connection: sqlite3.Connection) -> None:
-            found = connection.execute(
+            found: tuple[str, int, str, int] | None = connection.execute(
                 "SELECT boot_id, sequence, source, source_sequence FROM result WHERE result_id = ?"
                 " AND state = 'accepted'",
                 (result_id,),
@@ -214,8 +214,9 @@ class Outbox:
 
         before = self._file.write(update)
         known = before.total()
-        before.subtract(acknowledged=known)
-        self._tally.add(**{state: -count for state, count in before.items()})
+        changes = Counter({state: -count for state, count in before.items()})
+        changes["acknowledged"] += known
+        self._tally.add(**changes)
         return known
 
     def abandoned(self, limit: int = 10_000) -> tuple[Accepted, ...]:

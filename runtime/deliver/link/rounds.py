@@ -24,4 +24,4 @@ class Rounds:
 
     def due(self, tries: int, monotonic_s: float) -> int:
         """The round in which a report is sent again that was sent `tries` times more than once."""
-        return self.at(monotonic_s) + _A_TIMEOUT * 2 ** min(tries, _MOST_DOUBLINGS) + 1
+        return self.at(monotonic_s) + (_A_TIMEOUT << min(tries, _MOST_DOUBLINGS)) + 1

@@ -43,7 +43,8 @@ class Session:
         self._again: dict[int, str] = {}  # message id -> id of a report sent again for want of an ack
         self._states: set[int] = set()  # message ids
         self._letters: dict[int, int] = {}  # message id -> number of the letter
-        self._backlog_end: int | None = None  # while draining: the newest row when that began
+        # While draining: the newest row when that began. What is written from now on is live.
+        self._backlog_end: int | None = self._outbox.last_number()
         self._old: set[int] = set()  # message ids of reports of the backlog
         self._held_until_s = 0.0  # no report before, after a refusal that is about all of them
         self._holds = 0

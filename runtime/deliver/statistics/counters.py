@@ -185,9 +185,7 @@ def _add(connection: sqlite3.Connection, shift: int, facts: Facts, times: int) -
         label = json.dumps([code, name], ensure_ascii=False)
         found += [("defects", label, amount), ("results_with", label, 1)]
     lot = "" if shift == EVER else _lot_key(facts.lot)
-    connection.executemany(
-        _ADD, [(shift, lot, facts.is_simulated, *each) for each in found]
-    )
+    connection.executemany(_ADD, [(shift, lot, facts.is_simulated, *each) for each in found])
 
 
 def _look(connection: sqlite3.Connection, shift: int, facts: Facts) -> None:

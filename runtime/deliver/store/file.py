@@ -25,7 +25,7 @@ class OutboxFile:
     """Open from construction to `close`; its methods may be called from several threads.
 
     `open_parts` are the accepted rows of this process, which a rescue puts into the new file. `more_room` is
-    asked once when the disk is full, and whether a transaction is tried again is its answer.
+    asked when the disk is full, before the transaction is tried once more.
     """
 
     def __init__(
@@ -96,10 +96,18 @@ class OutboxFile:
                 cause = error.__cause__
                 if cause is not None and is_damage(cause):
                     self.rescue(str(cause))
-                elif cause is None or not is_full(cause) or not may_make_room or not self._more_room():
+                elif cause is None or not is_full(cause) or not may_make_room:
                     raise
+                else:
+                    self._more_room()
+                    self._start_log_over()
             with self.atomic() as connection:
                 return work(connection)
+
+    def _start_log_over(self) -> None:
+        """Let the next transactions overwrite the write-ahead log instead of making it longer."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def read(self, query: str, *values: Any) -> list[Any]:
         """The rows of a query; a damaged file is rescued first and asked again."""

@@ -22,7 +22,7 @@ from .tally import Tally, forget_confirmed
 
 KEYS_KEPT = 1_000_000
 """Captures known by key, the newest: beyond them a file that still lies in its folder is a new part."""
-_FORGOTTEN_AT_ONCE = 1000
+_FORGOTTEN_AT_ONCE = 200
 
 log = logging.getLogger(__name__)
 
@@ -78,24 +78,25 @@ class Intake:
 
         with self._mutex:
             short = self._shortage()
-            if short is None:
+            while short is None:
                 try:
                     self._settle_gap()
                     sequence = self._file.write(insert, may_make_room=False)
                 except DeliveryError as error:
                     if isinstance(error.__cause__, sqlite3.IntegrityError):
                         raise
-                    short = str(error)
-                else:
-                    self._tally.add(accepted=1)
-                    self._open_parts[result_id] = CarvedRow(
-                        result_id, boot_id, sequence, source, source_sequence, "accepted", trigger,
-                        None, None, None,
-                    )  # fmt: skip
-                    self._last[boot_id] = sequence
-                    self._gap = None
-                    self._set_level("ok", "there is room again")
-                    return sequence
+                    if not self._space.release_evidence(self._space.bounds.reserve_bytes):
+                        short = str(error)
+                    continue
+                self._tally.add(accepted=1)
+                self._open_parts[result_id] = CarvedRow(
+                    result_id, boot_id, sequence, source, source_sequence, "accepted", trigger,
+                    None, None, None,
+                )  # fmt: skip
+                self._last[boot_id] = sequence
+                self._gap = None
+                self._set_level("ok", "there is room again")
+                return sequence
             self._count_only(boot_id, short)
             raise OutboxFullError(f"outbox {self._file.path}: {short}; the part is counted as not inspected")
 
@@ -135,7 +136,11 @@ class Intake:
             usage = Usage(waiting, *self._file.used_and_unused_bytes())
             short = self._space.shortage(usage, was_full=self.level != "ok")
             if short is None:
-                return None if self._space.reserve() else "the reserved file cannot be made"
+                if self._space.reserve():
+                    return None
+                if self._space.release_evidence(self._space.bounds.reserve_bytes):
+                    continue
+                return "the reserved file cannot be made"
             if self._space.release_evidence(short.evidence_bytes):
                 continue
             if not short.is_of_bytes or not self._prune_for_room():

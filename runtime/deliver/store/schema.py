@@ -82,6 +82,8 @@ def open_database(path: Path) -> sqlite3.Connection:
         version = _version(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        # A log of a megabyte: on a full disk the reserved file must have room for what it holds.
+        connection.execute("PRAGMA wal_autocheckpoint = 256")
         if version < SCHEMA_VERSION:
             _migrate(connection, version)
     except sqlite3.Error as error:

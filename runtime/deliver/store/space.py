@@ -29,7 +29,8 @@ class Releases(Protocol):
 @dataclass(frozen=True)
 class Bounds:
     """`most_rows` counts parts and reports that are not delivered; `most_bytes` is the whole file's;
-    `least_free_bytes` stay free on its disk; `reserve_bytes` is the size of the reserved file."""
+    `least_free_bytes` stay free on its disk; `reserve_bytes` is the size of the reserved file: twice the
+    write-ahead log, 2 MiB, or more."""
 
     most_rows: int = 2_000_000
     most_bytes: int = 8 * 1024**3

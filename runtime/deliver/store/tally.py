@@ -8,7 +8,7 @@ from collections import Counter
 
 from .file import OutboxFile
 
-_MOST = 1000  # rows that one transaction deletes
+_MOST = 200  # rows that one transaction deletes
 
 
 class Tally:
@@ -36,7 +36,7 @@ class Tally:
 
 
 def forget_confirmed(connection: sqlite3.Connection, most: int) -> Counter[str]:
-    """Delete the oldest confirmed reports, at most so many and a thousand; how many of each state."""
+    """Delete the oldest confirmed reports, at most so many and two hundred; how many of each state."""
     found = connection.execute(
         "SELECT state, id FROM result WHERE state IN ('published', 'acknowledged') AND due IS NULL"
         " ORDER BY id LIMIT ?",

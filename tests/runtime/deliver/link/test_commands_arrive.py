@@ -52,7 +52,7 @@ def _send(port: int, topic: str, payload: bytes, *, answer: str | None = None, r
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     properties = None
     if answer is not None:
-        properties = Properties(PacketTypes.PUBLISH)
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.ResponseTopic, properties.CorrelationData = answer, b"\x00\xff7"
     client.connect("127.0.0.1", port)
     client.loop_start()
@@ -128,7 +128,7 @@ def test_other_topics_are_published_and_what_is_retained_stays(tmp_path: Path) -
         while len(seen) < 2:
             message = messages.get(timeout=WAIT_S)
             if not message.topic.endswith("state"):
-                seen[message.topic] = message.payload
+                seen[message.topic] = bytes(message.payload)
         assert seen == {"a/b/health": b"1", "a/b/alarm": b"2"}
         with listener(port, "a/b/health") as late:
             assert late.get(timeout=WAIT_S).payload == b"1"
