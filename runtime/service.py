@@ -148,7 +148,15 @@ def _opened(config: ServiceConfig, clock: SystemClock, opened: ExitStack) -> _St
         audit = opened.enter_context(Audit(config.audit, boot_id=boot, clock=clock, alarm=voices.alarm))
         voices.audit = audit
     facts = StationState("starting", None, None, config.device.device_id, config.device.station_id, boot)
-    publisher = Publisher(outbox, config.mqtt, facts, on_failure=bell.ring, random=random.random)
+    publisher = Publisher(
+        outbox,
+        config.mqtt,
+        facts,
+        on_failure=bell.ring,
+        random=random.random,
+        unix_s=clock.unix_s,
+        is_clock_synchronised=clock.synchronised,
+    )
     publisher.announce("starting")
     voices.connect(publisher)
     voices.record("service_started", version=__version__, configuration=config.name, sha256=config.sha256)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -41,8 +42,8 @@ def test_kill9_sees_rows_that_are_marked_before_the_broker_has_them(
 ) -> None:
     waiting = Outbox.waiting
 
-    def hasty(outbox: Outbox, limit: int) -> object:
-        rows = waiting(outbox, limit)
+    def hasty(outbox: Outbox, limit: int, **which: Any) -> object:
+        rows = waiting(outbox, limit, **which)
         for row in rows:
             outbox.mark_published(row.result_id)
         return rows

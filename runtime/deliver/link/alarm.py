@@ -102,7 +102,7 @@ class Alarms:
                 return
             message = {
                 "schema": "orinspect.alarm/1.0", "code": code, "severity": kind.severity,
-                "is_raised": text is not None, "text": text, "remedy": kind.remedy,
+                "active": text is not None, "text": text or before, "remedy": kind.remedy,
                 "at": timestamp(self._unix_s()), **self._names,
             }  # fmt: skip
             self._post(json.dumps(message, ensure_ascii=False))

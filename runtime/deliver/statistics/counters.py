@@ -216,8 +216,7 @@ def _is_counted(connection: sqlite3.Connection, boot_id: str, sequence: int) -> 
 def _touching(connection: sqlite3.Connection, boot_id: str, first: int, last: int) -> list[tuple[int, int]]:
     """The intervals of counted sequences that overlap `first` to `last`."""
     rows = connection.execute(
-        "SELECT first, last FROM counted WHERE boot_id = ? AND first <= ? AND last >= ?"
-        " ORDER BY first DESC",
+        "SELECT first, last FROM counted WHERE boot_id = ? AND first <= ? AND last >= ? ORDER BY first DESC",
         (boot_id, last, first),
     )
     return [(int(low), int(high)) for low, high in rows]

@@ -173,7 +173,7 @@ def test_a_refusal_is_an_alarm_by_name_and_is_waited_out(outbox: Outbox, protoco
             assert _reports(broker, 1) == [1]
             assert publisher.close(WAIT_S) == 0
             assert publisher.failure is None
-            assert [(alarm["code"], alarm["is_raised"]) for alarm in alarms] == [
+            assert [(alarm["code"], alarm["active"]) for alarm in alarms] == [
                 ("mqtt.not_authorised", True),
                 ("mqtt.not_authorised", False),
             ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from orinspect.runtime.deliver.link.alarm import ALARMS
 from orinspect.runtime.deliver.link.mail import Letter, Mail
 
 
@@ -58,3 +61,11 @@ def test_of_other_topics_a_bounded_number_waits_and_the_oldest_go_first() -> Non
     mail.post(Letter("review", "r"))
     assert _payloads(mail) == ["7", "8", "9", "r"]
     assert mail.dropped == {"alarm": 7, "review": 0}
+
+
+def test_the_page_on_delivery_lists_every_alarm() -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "delivery.md").read_text(encoding="utf-8")
+    rows = [f"| `{code}` | {kind.severity} | {kind.remedy} |" for code, kind in ALARMS.items()]
+    assert [
+        line for line in page.splitlines() if line.startswith("| `") and "." in line.split("`")[1]
+    ] == rows
