@@ -1,4 +1,4 @@
-# make demo | test | quick | oracle | trt-check | lint | bench | wheel | bundle | bundle-deeppcb
+# make demo | test | quick | oracle | trt-check | lint | bench | wheel | bundle | bundle-deeppcb | bundle-surfaces
 # Needs Python (3.10 to 3.12, with venv), git and make; everything else goes into .venv.
 
 SHELL       := /bin/bash
@@ -16,13 +16,19 @@ ORACLE_VENV  ?= .venv-oracle
 TRT          ?= tensorrt-rtx==1.7.1.116
 TRT_VENV     ?= .venv-trt
 
+# Real pictures, "research use": none is in this project
 DEEPPCB      ?= ../shared/data/deeppcb
-REFERENCE    := examples/reference
-RECIPE       := $(REFERENCE)/pcb-compare.toml
-EXPORT        = $(BIN)/orinspect export --recipe $(RECIPE)
-CALIBRATION  ?= scenes:pcb?seed=77
+NEU          ?= ../shared/data/neu-det
+MAGNETIC     ?= ../shared/data/magnetic-tile
 
-.PHONY: demo test quick oracle trt-check lint bench bench-real wheel bundle bundle-deeppcb clean
+REFERENCE    := examples/reference
+EXPORT        = $(BIN)/orinspect export
+BOARDS       := --recipe $(REFERENCE)/pcb-compare.toml --calibration "pcb-compare=scenes:pcb?seed=77"
+METAL        := --recipe $(REFERENCE)/metal-surface.toml --calibration "metal-surface=scenes:metal?seed=77"
+STEEL         = --recipe $(REFERENCE)/steel-surface.toml --calibration "steel-surface=neu:$(NEU)"
+TILE          = --recipe $(REFERENCE)/tile-surface.toml --calibration "tile-surface=magnetic:$(MAGNETIC)"
+
+.PHONY: demo test quick oracle trt-check lint bench bench-real wheel bundle bundle-deeppcb bundle-surfaces clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml setup.py Makefile
@@ -85,16 +91,19 @@ wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 bundle/manifest.json: | $(STAMP)
-	$(EXPORT) $(REFERENCE)/reference -o bundle --calibration "$(CALIBRATION)"
+	$(EXPORT) $(REFERENCE)/reference $(BOARDS) $(METAL) -o bundle
 
 bundle-float/manifest.json: | $(STAMP)
-	$(EXPORT) $(REFERENCE)/reference -o bundle-float --calibration "$(CALIBRATION)" --precision float32
+	$(EXPORT) $(REFERENCE)/reference $(BOARDS) $(METAL) -o bundle-float --precision float32
 
 bundle: $(STAMP)
-	$(EXPORT) $(REFERENCE)/reference -o $@ --calibration "$(CALIBRATION)"
+	$(EXPORT) $(REFERENCE)/reference $(BOARDS) $(METAL) -o $@
 
 bundle-deeppcb: $(STAMP)
-	$(EXPORT) $(REFERENCE)/reference-deeppcb -o $@ --calibration "$(DEEPPCB)"
+	$(EXPORT) $(REFERENCE)/reference-deeppcb --recipe $(REFERENCE)/pcb-compare.toml -o $@ --calibration "$(DEEPPCB)"
+
+bundle-surfaces: $(STAMP)
+	$(EXPORT) $(REFERENCE)/reference-deeppcb $(STEEL) $(TILE) -o $@
 
 clean:
 	rm -rf bundle bundle.work bundle-float bundle-float.work build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
