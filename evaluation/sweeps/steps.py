@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ...calibration.limits.certified import SweepPoint, certified_points
 from ...calibration.limits.disturbance import KINDS
 from ...calibration.limits.monotone import growing
-from ...runtime.judge.quality import Quality
+from ...runtime.capture.quality import Quality
 from ..rates.resampling import group_weights, percentile_interval
 from ..rates.tally import Tally
 from ..scores import ScoredPicture

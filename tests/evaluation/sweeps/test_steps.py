@@ -13,7 +13,7 @@ from orinspect.calibration.limits.disturbance import KINDS
 from orinspect.calibration.limits.monotone import growing
 from orinspect.evaluation.scores import NamedBox, ScoredPicture
 from orinspect.evaluation.sweeps.steps import Looked, between_strengths, has_failed, tried_strengths
-from orinspect.runtime.judge.quality import Quality
+from orinspect.runtime.capture.quality import Quality
 
 CLEAN = Quality(120.0, 150.0, 1.0, 2.0, 0.0, 0.0, 1.0, 1.0, 0.2, 0.0)
 COUNT, BOXES = 60, 5
