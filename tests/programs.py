@@ -56,10 +56,15 @@ def _lacks_strace() -> str | None:
     return None if done.returncode == 0 else f"strace cannot trace here ({done.stderr.strip()[-80:]})"
 
 
+def _lacks_openssl() -> str | None:
+    return None if program("openssl") else "openssl is not installed"
+
+
 PROBES: dict[str, Callable[[], str | None]] = {
     "mosquitto": _lacks_mosquitto,
     "gstreamer": lack_of_gstreamer,
     "postgresql": _lacks_postgresql,
+    "openssl": _lacks_openssl,
     "strace": _lacks_strace,
 }
 

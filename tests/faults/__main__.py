@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from orinspect.tests.faults import (
+    access,
     broker_away,
     clock,
     disk,
@@ -51,6 +52,7 @@ CAMPAIGNS = (
     tcp_proxy.CAMPAIGN,
     disk.CAMPAIGN,
     clock.CAMPAIGN,
+    access.CAMPAIGN,
     fuzz.CAMPAIGN,
     fuzz_commands.CAMPAIGN,
     soak.CAMPAIGN,

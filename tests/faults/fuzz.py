@@ -17,10 +17,14 @@ from random import Random
 
 import cv2
 
+from orinspect.examples.mes.contract import Contract, InvalidError
+from orinspect.examples.mes.database import Database
+from orinspect.examples.mes.store import Message, Store
 from orinspect.runtime.capture.frame import Frame, camera_from_source, read_picture
 from orinspect.runtime.capture.scenes import pcb_scene
 from orinspect.runtime.config import load_config
 from orinspect.runtime.deliver.ack import result_ids_from_ack
+from orinspect.runtime.deliver.audit.chain import Link, line_from_record, verified
 from orinspect.runtime.infer.bundle import Bundle, manifest_digest, sha256_of_file
 from orinspect.runtime.infer.guide import answer_from_text
 from orinspect.runtime.infer.judgement import judgement_of
@@ -30,30 +34,18 @@ from orinspect.runtime.recipe import Recipe, load_recipe
 from orinspect.tests.faults.boxed import failures_of_cases
 from orinspect.tests.faults.campaign import Campaign, Tally
 from orinspect.tests.faults.mutations import json_bytes, mutated_bytes, mutated_tree, toml_bytes
-from orinspect.tests.report_cases import trigger
+from orinspect.tests.faults.recorded import recorded_payload
+from orinspect.tests.faults.service_table import service_table
+from orinspect.tests.report_cases import SCHEMA, trigger
 from orinspect.tests.small_bundle import RECIPE, write_small_bundle
 
 CASES = 2_000
-SERVICE = {
-    "device": {"device_id": "d", "station_id": "s", "version": "1"},
-    "camera": {
-        "source": "scenes:pcb?seed=1", "camera_id": "c", "view_index": 0, "view_count": 2, "timeout_s": 30.0,
-        "slots": 3, "resume": True,
-    },
-    "inspection": {"bundle": "b", "recipe": "r", "threads": 2, "backend": "onnxruntime", "engines": "e"},
-    "mqtt": {
-        "host": "h", "root": "a/b", "port": 1883, "client_id": "c", "protocol": "5", "username": "u",
-        "password_file": "p", "ca_file": "c", "tls": True, "keepalive_s": 30, "connect_timeout_s": 10.0,
-        "retry_least_s": 0.5, "retry_most_s": 30.0, "inflight": 20,
-    },
-    "outbox": {"path": "o", "keep": 10, "drain_timeout_s": 20.0},
-    "part": {"job_id": "j", "lot": "l"},
-    "scale": {"file": "s"},
-}  # fmt: skip
+SERVICE = service_table()
 SOURCES = (
     "scenes:pcb?seed=1&fps=5&style=grey&parts=12&size_px=128", "scenes:metal?seed=1&surface=brushed&parts=3",
     "folder:pictures?template=a.png&fps=2&mm_per_px=0.02", "folder:pictures",
 )  # fmt: skip
+CONTRACT = Contract(SCHEMA.parent)
 ENDINGS = (".png", ".jpg", ".bmp", ".tiff", ".webp")
 
 
@@ -201,10 +193,40 @@ def ack_case(ground: Ground, random: Random) -> None:
     result_ids_from_ack(json_bytes(mutated_tree(tree, random), random))
 
 
+def report_case(ground: Ground, random: Random) -> None:
+    """What an MES gets on `result`: stored, or put aside with a sentence."""
+    tree = json.loads(recorded_payload("019b7750-ce00-7000-8000-0000000000aa", 7, random))
+    payload = json_bytes(mutated_tree(tree, random), random)
+    with contextlib.suppress(InvalidError):
+        CONTRACT.checked(payload)
+    with Database(f"sqlite:{ground.folder / 'mes.sqlite'}", create=True) as database:
+        (stored,) = Store(database, CONTRACT).take(
+            [Message("a/b/result", payload, "2026-01-01T00:00:00.000Z")]
+        )
+        assert stored.outcome
+
+
+def audit_case(ground: Ground, random: Random) -> None:
+    """The chain of audit lines: what was changed breaks it, and is found."""
+    lines, end = [], Link()
+    for number in range(random.randrange(1, 6)):
+        line, end = line_from_record({"n": number + 1, "event": "start", "facts": {"x": number}}, end)
+        lines.append(line)
+    whole = b"".join(lines)
+    damaged = mutated_bytes(whole, random)
+    if random.random() < 0.5:
+        number = random.randrange(len(lines))
+        tree = mutated_tree(json.loads(lines[number]), random)
+        damaged = b"".join([*lines[:number], json_bytes(tree, random) + b"\n", *lines[number + 1 :]])
+    path = ground.folder / "audit-000001.jsonl"
+    path.write_bytes(damaged)
+    verified([path], anchor=random.choice((None, end.hash, "x")))
+
+
 TARGETS: dict[str, Callable[[Ground, Random], None]] = {
     "config": config_case, "recipe": recipe_case, "bundle": bundle_case, "picture": picture_case,
     "scale": scale_case, "trigger": trigger_case, "answer": answer_case, "source": source_case,
-    "ack": ack_case,
+    "ack": ack_case, "report": report_case, "audit": audit_case,
 }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Broken networks and brokers: a station that publishes through a faulty proxy to a mosquitto that restarts.
 
 The station is never killed. It commits results all the time while its connections meet one fate after the
-other; in half of the rounds the broker is restarted in between, and keeps its sessions on disk. Then the
-network heals, and everything must be at the consumer.
+other; in half of the rounds the broker is restarted in between. One that keeps its sessions on disk loses
+nothing that it confirmed; behind one that forgets, the MES acknowledges each result and the station sends
+again what is not acknowledged. Then the network heals, and everything must be at the consumer.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from orinspect.tests.faults.recorded import digest, new_result_id, recorded_payl
 
 FAULTS_A_ROUND = 25
 PAUSE_S = 0.02  # between two parts
+DEAF_S = 0.5
 WAIT_S = 120.0
 
 
@@ -36,17 +38,20 @@ def run_tcp_proxy(seed: int, folder: Path, faults: int = FAULTS_A_ROUND) -> Tall
     """One station, `faults` connections that meet a fate, then a healthy network."""
     random = Random(f"proxy {seed}")
     told, failures, restarts = Told(), [], 0
+    forgets = seed % 4 == 3
     with (
-        RestartableBroker(folder) as broker,
-        Consumer(broker.port, ROOT, client_id="mes") as consumer,
+        RestartableBroker(folder, forgets=forgets) as broker,
+        Consumer(broker.port, ROOT, client_id="mes", acknowledges=lambda _: forgets) as consumer,
         FaultProxy(broker.port, random) as proxy,
         Forked(
-            lambda tell, orders: _station(folder, proxy.port, seed, tell, orders), folder, consumer
+            lambda tell, orders: _station(folder, proxy.port, seed, forgets, tell, orders), folder, consumer
         ) as station,
     ):
         while proxy.faults < faults and station.listen(consumer, 0.05):
             if seed % 2 and restarts < 3 and proxy.faults >= (restarts + 1) * faults // 4:
                 restarts += 1
+                until = time.monotonic() + DEAF_S  # meanwhile results pile up in the broker
+                station.listen_until(None, lambda: time.monotonic() >= until, DEAF_S)  # noqa: B023
                 broker.restart()
         proxy.is_faulty = False
         proxy.cut()
@@ -64,18 +69,19 @@ def run_tcp_proxy(seed: int, folder: Path, faults: int = FAULTS_A_ROUND) -> Tall
 
 
 class RestartableBroker:
-    """A mosquitto with sessions on disk, restarted on its port; a context manager."""
+    """A mosquitto that can be restarted on its port; it `forgets` or has its sessions on disk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, forgets: bool) -> None:
         self._folder = folder / "broker"
         self._folder.mkdir()
-        self._folder.chmod(0o777)  # it gives up root
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         lines = (
             f"listener {self.port} 127.0.0.1", "allow_anonymous true", "max_queued_messages 0",
-            "persistence true", f"persistence_location {self._folder}/",
+            "max_inflight_messages 1",
+            "user root",  # else it gives up root and cannot reach its own folder
+            f"persistence {str(not forgets).lower()}", f"persistence_location {self._folder}/",
         )  # fmt: skip
         (self._folder / "mosquitto.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
         self._process = self._started()
@@ -108,12 +114,13 @@ class RestartableBroker:
         raise AssertionError("mosquitto did not start")
 
 
-def _station(folder: Path, port: int, seed: int, tell: Tell, orders: int) -> int:
+def _station(folder: Path, port: int, seed: int, needs_ack: bool, tell: Tell, orders: int) -> int:
     """The child: results all the time, until it is told to stop; then it delivers the rest."""
     random = Random(f"station {seed}")
     config = MqttConfig(
         "127.0.0.1", ROOT, port=port, protocol=random.choice(("5", "3.1.1", "auto")), keepalive_s=1,
         connect_timeout_s=1.0, retry_least_s=0.02, retry_most_s=0.2, inflight=random.choice((1, 5, 20)),
+        ack="required" if needs_ack else "none", ack_timeout_s=1.0,
     )  # fmt: skip
     facts = StationState("", None, None, "d", "s", "boot")
     with Outbox(folder / NAME) as outbox:
@@ -130,9 +137,10 @@ def _station(folder: Path, port: int, seed: int, tell: Tell, orders: int) -> int
             tell("accepted", result_id)
             tell("committed", result_id, digest(payload))
             publisher.wake()
-        started = time.monotonic()
-        left = publisher.close(WAIT_S / 2)
-        tell("closed", time.monotonic() - started)
+        deadline = time.monotonic() + WAIT_S / 2
+        while needs_ack and outbox.counts()["acknowledged"] < number and time.monotonic() < deadline:
+            select.select([], [], [], PAUSE_S)
+        left = publisher.close(WAIT_S / 4)
     if publisher.failure is not None:
         raise publisher.failure
     return 3 if left else 0
@@ -141,7 +149,7 @@ def _station(folder: Path, port: int, seed: int, tell: Tell, orders: int) -> int
 CAMPAIGN = Campaign(
     name="tcp_proxy",
     promise="connections late, reset, half open, deaf, mute, slow, in crumbs, refused; broker restarted with"
-    " persistence: nothing lost",
+    " and without persistence: nothing lost",
     point="faults",
     target=1_000,
     run=run_tcp_proxy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from orinspect.runtime.config import read_config
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.errors import ConfigError
+from orinspect.tests.faults import access
+from orinspect.tests.faults.access import run_access
 from orinspect.tests.faults.boxed import failures_of_cases
 from orinspect.tests.faults.broker_away import run_broker_away
 from orinspect.tests.faults.clock import run_clock
@@ -24,6 +28,7 @@ from orinspect.tests.faults.kill9 import run_kill9
 from orinspect.tests.faults.power_cut import faults_of_cuts, recorded_outbox
 from orinspect.tests.faults.proxy import KINDS
 from orinspect.tests.faults.service_kill9 import run_service_kill9
+from orinspect.tests.faults.service_table import service_table
 from orinspect.tests.faults.soak import run_soak
 from orinspect.tests.faults.tcp_proxy import run_tcp_proxy
 
@@ -71,8 +76,9 @@ def test_what_piled_up_without_a_broker_arrives_when_it_is_back(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.requires("mosquitto")
-def test_broken_connections_and_a_restarted_broker_lose_nothing(tmp_path: Path) -> None:
-    tally = run_tcp_proxy(1, tmp_path, faults=8)
+@pytest.mark.parametrize("seed", [1, 3], ids=["a broker with sessions on disk", "one that forgets"])
+def test_broken_connections_and_a_restarted_broker_lose_nothing(seed: int, tmp_path: Path) -> None:
+    tally = run_tcp_proxy(seed, tmp_path, faults=8)
     assert tally.points >= 8
     assert tally.failures == ()
     assert tally.seams <= set(KINDS)
@@ -90,6 +96,24 @@ def test_a_clock_of_another_year_changes_no_order(tmp_path: Path) -> None:
     tally = run_clock(0, tmp_path, parts=4)
     assert tally.points == 8
     assert tally.failures == ()
+
+
+@pytest.mark.requires("mosquitto", "openssl")
+def test_no_stranger_gets_anything_in(tmp_path: Path) -> None:
+    tally = run_access(0, tmp_path, attempts=8)
+    assert tally.points == 8
+    assert tally.failures == ()
+
+
+@pytest.mark.requires("mosquitto", "openssl")
+def test_access_sees_a_broker_that_lets_a_sensor_speak_for_the_station(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "ACL", access.ACL.replace("readwrite other/#", "readwrite #"))
+    monkeypatch.setattr(access, "ATTEMPTS", {"another role": access.ATTEMPTS["another role"]})
+    failures = run_access(0, tmp_path, attempts=6).failures
+    assert any("got through" in failure for failure in failures), failures
+    assert any("reads" in failure for failure in failures), failures
 
 
 @pytest.mark.slow
@@ -119,6 +143,12 @@ def test_power_cut_sees_a_disk_that_lies(recorded: list[Event], kept: str, tmp_p
         lying = [replace(event, kind="say") if event.name.endswith("-wal") else event for event in lying]
         lying = [event for event in lying if event.kind != "say" or event.name == ""]
     assert faults_of_cuts(lying, Random(0), tmp_path, 60)
+
+
+def test_the_document_that_is_damaged_is_valid_before(tmp_path: Path) -> None:
+    path = tmp_path / "service.json"
+    path.write_text(json.dumps(service_table()))
+    assert read_config(path)[1] == []
 
 
 def test_damaged_documents_end_in_a_sentence(tmp_path: Path) -> None:
