@@ -111,6 +111,7 @@ def run_service(
                 )
         except OrinspectError as error:
             station.voices.condition.fail("service", str(error))
+            station.voices.record("service_stopped", error=str(error))
             publisher.close(config.outbox.drain_timeout_s)
             raise
         left = publisher.close(config.outbox.drain_timeout_s)
@@ -180,6 +181,8 @@ def _health(station: _Station, statistics: Statistics, beside: ExitStack) -> Tic
     config, audit = station.config, station.audit
     disks = {"outbox": config.outbox.path.parent}
     disks |= {} if config.evidence is None else {"evidence": config.evidence.folder}
+    disks |= {} if config.audit is None else {"audit": config.audit.folder}
+    disks |= {} if config.shifts.csv is None else {"statistics": config.shifts.csv}
     health = Health(
         config.health,
         Sources(
@@ -196,6 +199,7 @@ def _health(station: _Station, statistics: Statistics, beside: ExitStack) -> Tic
         clock=station.clock,
         version=__version__,
     )
+    beside.callback(health.publish)  # the last word, when nothing is counted any more
     if config.health.metrics_port is not None:
         beside.enter_context(MetricsServer(config.health.metrics_port, health.snapshot, station.voices.alarm))
     jobs: list[Callable[[], object]] = [statistics.tick, health.tick]
@@ -286,7 +290,10 @@ def _line(station: _Station, book: PartBook, opener: Opener, progress: Progress)
             scale=site.scale,
             judgement=engines.inspector.judgement,
         )
-        station.voices.record("in_use", recipe=setup.recipe_identity, bundle=setup.bundle)
+        scale = None if setup.scale is None else setup.scale.calibration_id
+        station.voices.record(
+            "in_use", recipe=setup.recipe_identity, bundle=setup.bundle, scale=scale
+        )
         return setup
 
     return Line(

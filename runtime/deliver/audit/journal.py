@@ -6,6 +6,7 @@ when the disk takes them again; what did not fit is counted in a line of its own
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
 import os
@@ -241,6 +242,8 @@ def _tail(path: Path, size: int) -> bytes:
 
 def _short(value: Any) -> Any:
     """Facts with long texts cut, so that no line grows without bound."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return {str(key)[:MOST_TEXT]: _short(member) for key, member in list(value.items())[:100]}
     if isinstance(value, list | tuple):

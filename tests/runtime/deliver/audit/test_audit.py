@@ -255,10 +255,12 @@ def test_a_line_is_on_disk_before_write_returns(tmp_path: Path, monkeypatch: pyt
 
 def test_long_texts_are_cut(tmp_path: Path) -> None:
     with _audit(tmp_path) as audit:
-        audit.write("command", payload="x" * 10**6, nested={"list": ["y" * 5000] * 500})
+        long = {"list": ["y" * 5000] * 500}
+        audit.write("command", payload="x" * 10**6, nested=long, config=AuditConfig(tmp_path))
     (record,) = _records(tmp_path)
     assert len(record["facts"]["payload"]) < 2100
     assert len(record["facts"]["nested"]["list"]) == 100
+    assert record["facts"]["config"]["keep_files"] == 256
 
 
 def test_two_writers_are_refused(tmp_path: Path) -> None:
