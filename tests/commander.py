@@ -15,6 +15,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from orinspect.tests.brokers import WAIT_S
+from orinspect.tests.wire import check_message
 
 
 class Commander:
@@ -68,7 +69,7 @@ class Commander:
         topic, correlation, answer = self._answers.get(timeout=WAIT_S)
         assert topic == ("office/answers" if self._is_5 else f"{self._root}/cmd-response")
         assert correlation == (number if self._is_5 else None)
-        assert answer["schema"] == "orinspect.answer/1.0"
+        check_message("cmd-response", answer)
         assert answer["command"] == name
         return answer
 
@@ -76,6 +77,7 @@ class Commander:
         """The next message on a topic below the root; what comes on others meanwhile is passed over."""
         while True:
             topic, content = self.messages.get(timeout=WAIT_S)
+            check_message(topic.removeprefix(f"{self._root}/"), content)
             if topic == f"{self._root}/{name}":
                 return content
 

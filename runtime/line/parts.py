@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from ..capture.sources import Resume, SourceText
 from ..capture.triggers.signal import TriggerSignal
 from ..config import CameraConfig, ServiceConfig
 from ..deliver.evidence.evidence import Evidence
+from ..deliver.missed import Missed, NotInspected
 from ..deliver.outbox import Gap, Outbox
 from ..judge.assessment import (
     Setup,
@@ -160,20 +160,20 @@ class PartBook:
             self._count(payload(0))
 
     def _gap_message(self, gap: Gap, result_id: str) -> Callable[[int], str]:
-        table = {
-            "schema": "orinspect.not_inspected/1.0",
-            "result_id": result_id,
-            "created_at": timestamp(self._clock.unix_s()),
-            "device_id": self._config.device.device_id,
-            "station_id": self._config.device.station_id,
-            "boot_id": gap.boot_id,
-            "first_sequence": gap.first,
-            "last_sequence": gap.last,
-            "reason_code": gap.reason,
-            "why": gap.why,
-            "is_simulated": self._is_simulated,
-        }
-        return lambda sequence: json.dumps(table, ensure_ascii=False)
+        message = NotInspected(
+            result_id=result_id,
+            created_at=timestamp(self._clock.unix_s()),
+            clock_synchronised=self._clock.synchronised(),
+            device_id=self._config.device.device_id,
+            station_id=self._config.device.station_id,
+            boot_id=self._boot_id,
+            sequence=0,
+            missed=Missed(gap.boot_id, gap.first, gap.last),
+            reason_code=gap.reason,
+            why=gap.why,
+            is_simulated=self._is_simulated,
+        )
+        return lambda sequence: replace(message, sequence=sequence).to_json()
 
     def _part_id(self, frame: Frame) -> str | None:
         """What the source says, else what a code in the picture says; called by the inspection thread."""
