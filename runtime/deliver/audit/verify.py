@@ -55,7 +55,7 @@ def _sentences(found: Verification, anchor: str | None) -> list[str]:
         said.append(f"it begins with line {found.first_n}: what was before it cannot be verified here")
     if found.torn:
         said.append(f"{found.torn} torn by a power cut, each owned up to by a marker line")
-    if found.unfinished_bytes:
+    if found.unfinished_bytes and found.broken is None:
         said.append(f"behind it {found.unfinished_bytes} bytes of a line that is being written, or was torn")
     if anchor is not None:
         where = "is NOT in it" if found.anchor_n is None else f"is line {found.anchor_n}"
