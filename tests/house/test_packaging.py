@@ -36,7 +36,7 @@ import json, sys
 before = set(sys.modules)
 import orinspect.runtime.service
 loaded = {name.split(".")[0] for name in set(sys.modules) - before - {"__mp_main__"}}
-# zoneinfo reads how this Python was built: _sysconfigdata_<platform> is the standard library's, and not in its list
+# zoneinfo reads how its Python was built: that module is the standard library's, and not in its list of names
 loaded = {name for name in loaded if not name.startswith("_sysconfigdata_")}
 print(json.dumps(sorted(loaded - sys.stdlib_module_names)))
 """
