@@ -1,4 +1,4 @@
-# make demo | test | quick | oracle | trt-check | lint | bench | wheel | bundle | bundle-deeppcb | bundle-surfaces
+# make demo | test | quick | faults | oracle | trt-check | lint | bench | wheel | bundle | bundle-deeppcb | bundle-surfaces
 # Needs Python (3.10 to 3.12, with venv), git and make; everything else goes into .venv.
 
 SHELL       := /bin/bash
@@ -28,7 +28,7 @@ METAL        := --recipe $(REFERENCE)/metal-surface.toml --calibration "metal-su
 STEEL         = --recipe $(REFERENCE)/steel-surface.toml --calibration "steel-surface=neu:$(NEU)"
 TILE          = --recipe $(REFERENCE)/tile-surface.toml --calibration "tile-surface=magnetic:$(MAGNETIC)"
 
-.PHONY: demo test quick oracle trt-check lint bench bench-real wheel bundle bundle-deeppcb bundle-surfaces clean
+.PHONY: demo test quick faults oracle trt-check lint bench bench-real wheel bundle bundle-deeppcb bundle-surfaces clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml setup.py Makefile
@@ -46,6 +46,12 @@ test: $(STAMP)
 
 quick: $(STAMP)
 	$(BIN)/pytest -q -m "not slow and not oracle and not gpu and not trt" $(ARGS)
+
+# Kills, power cuts, broken networks and damaged files for BUDGET minutes; goes on where it stopped and adds to
+# docs/faults.jsonl. One campaign: make faults BUDGET=5 ARGS="--only kill9"
+BUDGET       ?= 10
+faults: $(STAMP)
+	nice -n 10 $(BIN)/python -m orinspect.tests.faults --budget $(BUDGET) $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
