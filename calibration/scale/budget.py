@@ -104,11 +104,12 @@ def _half_interval(normal: float, bounded: Sequence[tuple[Distribution, float]])
     """
     if all(deviation < _NEGLIGIBLE for _, deviation in bounded):
         return 2.0
-    edges = (np.arange(2 * _BINS + 2) - _BINS - 0.5) * _STEP
-    mass = np.diff(_normal_below(edges, normal))
+    edges: Floats = (np.arange(2 * _BINS + 2, dtype=np.float64) - _BINS - 0.5) * _STEP
+    mass: Floats = np.diff(_normal_below(edges, normal))
     for distribution, deviation in bounded:
         if deviation >= _NEGLIGIBLE:
-            mass = np.convolve(mass, np.diff(_bounded_below(edges, distribution, deviation)), mode="same")
+            of_one: Floats = np.diff(_bounded_below(edges, distribution, deviation))
+            mass = np.convolve(mass, of_one, mode="same")
     beside = np.cumsum(mass[_BINS + 1 :] + mass[_BINS - 1 :: -1])
     within = mass[_BINS] + np.concatenate([[0.0], beside])
     widths = (np.arange(len(within)) + 0.5) * _STEP

@@ -131,7 +131,9 @@ def optimisers_from_weights(reference: Reference) -> tuple[Any, ...]:
     The mergers' and embeddings' matrices stay with AdamW: the first are too large to orthogonalise in a step
     of this length, the second are tables of rows.
     """
-    blocks, decay, plain = [], [], []
+    blocks: list[Tensor] = []
+    decay: list[Tensor] = []
+    plain: list[Tensor] = []
     for name, weight in reference.named_parameters():
         in_block = weight.ndim == 2 and (".blocks." in name or ".layers." in name)
         (blocks if in_block else decay if weight.ndim > 1 else plain).append(weight)

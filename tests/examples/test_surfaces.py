@@ -41,9 +41,8 @@ def extent(tile: SurfaceTile) -> list[int]:
 def test_a_box_turns_with_its_pixels(turn: int) -> None:
     image = np.zeros((TILE_PX, TILE_PX, 3), np.uint8)
     image[20:31, 70:99] = 255
-    turned = _turned(
-        SurfaceTile(image, *(np.array([[70, 20, 99, 31, 4]], np.float32) for _ in range(2))), turn
-    )
+    box = np.array([[70, 20, 99, 31, 4]], np.float32)
+    turned = _turned(SurfaceTile(image, box, box.copy()), turn)
     assert extent(turned) == turned.boxes[0, :4].tolist() == turned.left_out[0, :4].tolist()
 
 

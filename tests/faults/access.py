@@ -65,7 +65,7 @@ class Client:
             not any(code.is_failure for code in codes)
         )
         self._client.on_message = lambda _, __, message: self.messages.append(
-            (message.topic, message.payload)
+            (message.topic, bytes(message.payload))
         )
         self._client.on_disconnect = self._on_disconnect
         self._client.connect("127.0.0.1", port, keepalive=60)

@@ -109,7 +109,8 @@ def clone(tmp_path: Path) -> Path:
     folder = _copy_of_checkout(tmp_path / "x-1")
     shutil.rmtree(folder / "tests")
     (folder / "tests").mkdir()
-    shutil.copy2(ROOT / "tests" / "conftest.py", folder / "tests")
+    for name in ("conftest.py", "programs.py", "rtsp_streams.py"):  # conftest asks the other two
+        shutil.copy2(ROOT / "tests" / name, folder / "tests")
     (folder / "tests" / "test_tiny.py").write_text(TINY_TEST, encoding="utf-8")
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "orinspect").symlink_to(folder, target_is_directory=True)
