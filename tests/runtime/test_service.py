@@ -169,14 +169,16 @@ def test_a_folder_with_a_broken_picture_and_a_late_one_is_inspected_whole_and_on
     folder = tmp_path / "parts"
     folder.mkdir()
     for number in (2, 3, 5):
-        assert cv2.imwrite(str(folder / f"p{number}.png"), pcb_scene(number, size_px=128).image)
+        assert cv2.imwrite(str(folder / f"p{number}.png"), pcb_scene(number, size_px=128, style="grey").image)
     (folder / "p4.png").write_bytes((folder / "p3.png").read_bytes()[:300])
     with Line(tmp_path, port, source=f"folder:{folder}") as line:
         assert line.inspecting() == "p2"
         line.go()
         assert line.inspecting() == "p3"
         line.process.kill()
-    assert cv2.imwrite(str(folder / "p1.png"), pcb_scene(1, size_px=128).image)  # sorts before all of them
+    assert cv2.imwrite(
+        str(folder / "p1.png"), pcb_scene(1, size_px=128, style="grey").image
+    )  # sorts before all of them
     with Line(tmp_path, port, source=f"folder:{folder}") as line:
         assert line.finish() == 0
     reports, _ = _until(received, "stopping", "offline")
