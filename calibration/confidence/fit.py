@@ -4,8 +4,8 @@ From simple to rich: `raw` (the detectors' own probability), `shift` (an offset 
 right answers than the detectors learnt with), `temperature` (one factor on its logit), `platt`
 (factor and offset), `joint` (each detector on its own), `logistic` (their agreement, the type's margin and
 the second look, too), `isotonic` (any rising curve over the raw one, where labels are many). The simplest is
-taken whose loss lies within one standard error of the best one's: on a few hundred labels most differences
-are luck. The folds keep all defects of a picture together.
+taken whose loss lies within one standard error of the best one's and under that of every simpler one: on a
+few hundred labels most differences are luck. The folds keep all defects of a picture together.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from .part_rates import LabelledPart, part_rates
 FOLDS = 5
 LEAST_LABELS = 50
 """Fewer labelled defects fit nothing."""
+WRONG_A_WEIGHT = 5
+"""Wrong answers (or right ones, where those are rarer) for each weight that is fitted: with three wrong ones
+of 250 luck chooses."""
 ISOTONIC_LABELS, ISOTONIC_WRONG = 1000, 100
 """Labels, and wrong ones among them, from which a curve of any form is tried."""
 BINS = 15
@@ -94,10 +97,12 @@ def chosen_method(rows: Sequence[Labelled]) -> tuple[str, dict[str, float]]:
         losses[method] = log_losses(held_out, right)
     means = {method: float(loss.mean()) for method, loss in losses.items()}
     best = min(means, key=lambda method: means[method])
+    least = np.inf
     for method in losses:  # from simple to rich
         worse = losses[method] - losses[best]
-        if worse.mean() <= worse.std() / np.sqrt(len(worse)):
+        if means[method] < least and worse.mean() <= worse.std() / np.sqrt(len(worse)):
             return method, means
+        least = min(least, means[method])
     return best, means
 
 
@@ -172,10 +177,16 @@ def _weights(
 
 
 def _possible(rows: Sequence[Labelled]) -> list[str]:
-    """The methods that so many labels allow; the words or the dense head alone need no joint model."""
-    wrong = sum(not row.right for row in rows)
-    is_many = len(rows) >= ISOTONIC_LABELS and wrong >= ISOTONIC_WRONG
-    return [method for method in METHODS if method != "isotonic" or is_many]
+    """The methods that so many labels allow, by the rarer kind of answer."""
+    right = sum(row.right for row in rows)
+    rarer = min(right, len(rows) - right)
+    found = [
+        method
+        for method, prior in LINEAR.items()
+        if method == "raw" or rarer >= WRONG_A_WEIGHT * (len(prior) - len(KEPT.get(method, ())))
+    ]
+    is_many = len(rows) >= ISOTONIC_LABELS and len(rows) - right >= ISOTONIC_WRONG
+    return [*found, "isotonic"] if is_many else found
 
 
 def _folds(rows: Sequence[Labelled], folds: int) -> list[int]:

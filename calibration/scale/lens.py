@@ -15,7 +15,9 @@ from .budget import widened
 
 LEAST_SIGMAS = 3.0
 """A coefficient that is not known better than that is scatter, and scatter is in the budget already."""
-_PLACES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the picture, both ways: between these points lengths are compared
+_PLACES = (0.18, 0.34, 0.5, 0.66, 0.82)
+"""Of the picture, both ways: lengths are compared between these points, the middles of fifths of its inner 80 %,
+where parts lie. Corner to corner the error is about half as large again."""
 _LEAST_LENGTH = 0.15  # of the picture's longer side: a shorter length says little about the whole
 _ROUNDS = 10
 
@@ -48,7 +50,7 @@ def lens_left_in(
 
 
 def _length_error(theta: Floats, found: Floats, picture_wh: Floats) -> float:
-    """Root mean square of what the plain homography gets lengths over the whole picture wrong by."""
+    """Root mean square of what the plain homography gets lengths in the inner 80 % of the picture wrong by."""
     side = np.array(_PLACES) - 0.5
     points = np.stack(np.meshgrid(side * picture_wh[0], side * picture_wh[1]), axis=-1).reshape(-1, 2)
     first, second = np.triu_indices(len(points), 1)

@@ -98,6 +98,15 @@ def test_a_curve_is_tried_only_where_labels_are_many() -> None:
     assert "isotonic" in chosen_method(many)[1]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "richest"), [(4, "raw"), (5, "temperature"), (10, "platt"), (25, "joint"), (40, "logistic")]
+)
+def test_each_weight_takes_five_wrong_answers(wrong: int, richest: str) -> None:
+    rows = answers(15, 400)
+    rows = [Labelled(row.features, index >= wrong, row.picture) for index, row in enumerate(rows)]
+    assert list(chosen_method(rows)[1])[-1] == richest
+
+
 def test_isotonic_knots_rise_and_pool_what_falls() -> None:
     rng = np.random.default_rng(6)
     values = rng.random(2000)
