@@ -31,6 +31,10 @@ from .shape import ModelShape
 
 SCHEMA = "orinspect.bundle/1.0"
 MANIFEST = "manifest.json"
+NO_ARRAY = (
+    OSError, EOFError, ValueError, SyntaxError, TypeError, OverflowError, TokenError, MemoryError,
+)  # fmt: skip
+"""What NumPy raises for a file that is no array: it reads the header as Python, and may ask for any size."""
 REQUIRED: dict[str, type] = {"files": dict, "model": dict, "recipes": list, "precision": str}
 """Entries without which a manifest is refused."""
 
@@ -237,7 +241,6 @@ def _json(path: Path) -> dict[str, Any]:
 def _array(path: Path, mmap: bool = False) -> npt.NDArray[Any]:
     try:
         array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
-    except (OSError, ValueError, SyntaxError, TypeError, OverflowError, TokenError, MemoryError) as error:
-        # a damaged header is read as Python by NumPy, and may ask for any size
+    except NO_ARRAY as error:
         raise BundleError(f"{path} is not an array ({error}); copy the bundle again") from error
     return np.asanyarray(array)

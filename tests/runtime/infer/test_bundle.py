@@ -154,6 +154,7 @@ def test_a_file_listed_without_its_size_and_hash_is_refused_by_its_name(copy: Pa
     [
         ("vocabulary.json", b'{"5": []}'),
         ("recipes/pcb-compare/prefix_kv.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'(\n\n"),
+        ("recipes/pcb-compare/prefix_kv.npy", b""),
         ("recipes/pcb-compare/prompt.json", b"[" * 100_000),
         ("recipes/pcb-compare/guide.json", b"[" * 100_000),
         ("recipes/pcb-compare/recipe.json", b"[" * 100_000),
