@@ -22,9 +22,11 @@ from orinspect.examples.mes.database import Database
 from orinspect.examples.mes.store import Message, Store
 from orinspect.runtime.capture.frame import Frame, camera_from_source, read_picture
 from orinspect.runtime.capture.scenes import pcb_scene
-from orinspect.runtime.config import load_config
+from orinspect.runtime.config import CommandsConfig, load_config
 from orinspect.runtime.deliver.ack import result_ids_from_ack
 from orinspect.runtime.deliver.audit.chain import Link, line_from_record, verified
+from orinspect.runtime.deliver.commands.request import ARGUMENTS, RefusedCommand, request_from_payload
+from orinspect.runtime.deliver.commands.seal import Seal, SeenCommands, signature_of
 from orinspect.runtime.infer.bundle import Bundle, manifest_digest, sha256_of_file
 from orinspect.runtime.infer.guide import answer_from_text
 from orinspect.runtime.infer.judgement import judgement_of
@@ -40,6 +42,8 @@ from orinspect.tests.report_cases import SCHEMA, trigger
 from orinspect.tests.small_bundle import RECIPE, write_small_bundle
 
 CASES = 2_000
+SECRET = b"fuzz" * 8
+MOMENT_S = 1767225600.0  # 2026-01-01
 SERVICE = service_table()
 SOURCES = (
     "scenes:pcb?seed=1&fps=5&style=grey&parts=12&size_px=128", "scenes:metal?seed=1&surface=brushed&parts=3",
@@ -193,6 +197,31 @@ def ack_case(ground: Ground, random: Random) -> None:
     result_ids_from_ack(json_bytes(mutated_tree(tree, random), random))
 
 
+def command_case(ground: Ground, random: Random) -> None:
+    """A command: obeyed once, and only when it was signed as it came."""
+    name = random.choice(list(ARGUMENTS))
+    arguments = dict.fromkeys(ARGUMENTS[name], "x")
+    tree = {"id": "c-1", "issued_at": "2026-01-01T00:00:00Z", "arguments": arguments}
+    tree = mutated_tree(tree, random) if random.random() < 0.8 else tree
+    is_signed = random.random() < 0.5 and isinstance(tree, dict)
+    if is_signed:
+        with contextlib.suppress(TypeError, ValueError):
+            tree["signature"] = signature_of(f"a/b/cmd/{name}", tree, SECRET)
+    payload = json_bytes(tree, random)
+    (ground.folder / "secret").write_bytes(SECRET + b"\n")
+    config = CommandsConfig(tuple(ARGUMENTS), ground.folder / "secret", ())
+    seen = ground.folder / "seen"
+    seen.unlink(missing_ok=True)
+    seal = Seal(config, SeenCommands(seen, 60.0))
+    request = request_from_payload(name, payload, most_bytes=4096)
+    seal.check(request, f"a/b/cmd/{name}", unix_s=MOMENT_S, is_synchronised=True)
+    assert is_signed, f"a command without a signature was obeyed: {payload!r}"
+    again = Seal(config, SeenCommands(seen, 60.0))
+    with contextlib.suppress(RefusedCommand):
+        again.check(request, f"a/b/cmd/{name}", unix_s=MOMENT_S, is_synchronised=True)
+        raise AssertionError(f"a command was obeyed twice: {payload!r}")
+
+
 def report_case(ground: Ground, random: Random) -> None:
     """What an MES gets on `result`: stored, or put aside with a sentence."""
     tree = json.loads(recorded_payload("019b7750-ce00-7000-8000-0000000000aa", 7, random))
@@ -226,7 +255,7 @@ def audit_case(ground: Ground, random: Random) -> None:
 TARGETS: dict[str, Callable[[Ground, Random], None]] = {
     "config": config_case, "recipe": recipe_case, "bundle": bundle_case, "picture": picture_case,
     "scale": scale_case, "trigger": trigger_case, "answer": answer_case, "source": source_case,
-    "ack": ack_case, "report": report_case, "audit": audit_case,
+    "ack": ack_case, "command": command_case, "report": report_case, "audit": audit_case,
 }  # fmt: skip
 
 

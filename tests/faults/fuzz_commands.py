@@ -65,7 +65,9 @@ def run_fuzz_commands(seed: int, folder: Path, commands: int = COMMANDS) -> Tall
         place.mkdir()
         arguments = drawn_command(ground, place, random)
         ended = (_real if number % REAL_EVERY == 0 else _forked)(arguments, place)
-        failures += [f"command {number} {arguments}: {fault}"[:500] for fault in faults_of(ended)]
+        failures += [
+            f"command {number} {arguments}: {fault}"[:500] for fault in faults_of(ended, arguments[0])
+        ]
     return Tally(commands, tuple(failures))
 
 
@@ -96,14 +98,14 @@ def drawn_command(ground: Ground, place: Path, random: Random) -> list[str]:
         ending, write = random.choice(((".json", json_bytes), (".toml", toml_bytes)))
         config = place / f"service{ending}"
         config.write_bytes(write(mutated_tree(SERVICE, random), random))
-        return ["check-config", str(config)] if "check-config" in _commands() else ["run", "--config", bundle]
+        return ["check-config", "--config", str(config), *random.choice(([], ["--json"]))]
     else:
         Path(place / "template.png").write_bytes(mutated_bytes(ground.pictures[".png"], random))
         extra = ["--template", str(place / "template.png")]
     return ["inspect", bundle, picture, *extra, "--threads", "1", *random.choice(([], ["--json"]))]
 
 
-def faults_of(ended: Ended) -> list[str]:
+def faults_of(ended: Ended, command: str) -> list[str]:
     """What a user or a service manager must never see."""
     faults = []
     if ended.code not in (0, 1, 2):
@@ -111,6 +113,7 @@ def faults_of(ended: Ended) -> list[str]:
     if "Traceback" in ended.err or "Traceback" in ended.out:
         faults.append(f"a traceback: {ended.err.strip().splitlines()[-1]!r}")
     said = [line for line in ended.err.splitlines() if line.startswith(("orinspect: ", "orinspect "))]
+    said += ended.out.splitlines() if command == "check-config" else []  # what is wrong is its answer
     if ended.code in (1, 2) and not said:
         faults.append(f"exit code {ended.code} and not a sentence: {ended.err[-200:]!r}")
     if ended.cpu_s > (WORK_S if ended.code == 0 else HANG_S):
@@ -176,10 +179,6 @@ def _real(arguments: Sequence[str], place: Path) -> Ended:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-
-
-def _commands() -> str:
-    return cli._parser().format_help()
 
 
 CAMPAIGN = Campaign(

@@ -19,6 +19,9 @@ def service_table() -> dict[str, Any]:
     table: dict[str, Any] = _table_of(ServiceConfig)
     del table["mqtt"]["password_credential"]  # the other way to give a password
     table["evidence"]["zones"][0].update(x2=9, y2=9)
+    table["commands"].update(allow=["inspect", "state"], unsigned=["state"])
+    for key in ("every_s", "gpio_chip", "gpio_line"):  # each belongs to another kind of trigger
+        table["trigger"].pop(key, None)
     return table
 
 
