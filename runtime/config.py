@@ -57,8 +57,8 @@ class TruthConfig:
 
     stale_s: float = number(2.0, least=0)
     frozen_frames: int = number(1, least=0)
-    most_dark_share: float = number(0.98, least=0, most=1)
-    most_glare_share: float = number(0.98, least=0, most=1)
+    most_dark_share: float = number(0.9999, least=0, most=1)
+    most_glare_share: float = number(0.9999, least=0, most=1)
     most_blur_px: float = number(0.0, least=0)
     most_moved_px: float = number(0.0, least=0)
     least_likeness: float = number(0.2, least=0, most=1)

@@ -31,6 +31,7 @@ WORKING_PX = 384
 
 _SPARSE = 61  # every so manieth byte tells most pictures apart at once
 FloatArray = npt.NDArray[np.float32]
+_EMPTY_PX, _EMPTY_DARK, _EMPTY_WHITE = 640, 12, 248  # longest side looked at; levels of what shows nothing
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,16 @@ class TruthCheck:
         config = self._config
         if not (config.most_dark_share or config.most_glare_share or config.most_blur_px):
             return None
-        seen = picture_quality(frame.image)
+        dark_share, glare_share = _empty_shares(frame.image)
         for name, what, value, most in (
-            ("black", "is black", seen.dark_share, config.most_dark_share),
-            ("saturated", "is white", seen.glare_share, config.most_glare_share),
+            ("black", "is black", dark_share, config.most_dark_share),
+            ("saturated", "is white", glare_share, config.most_glare_share),
         ):
             if most and value > most:
-                why = f"{value:.3g} of the picture {what}; at most {most:g} may be"
+                why = f"{value:.5g} of the picture {what}; at most {most:g} may be"
                 return FrameFault("black" if name == "black" else "saturated", why)
-        if config.most_blur_px and seen.blur_px is not None and seen.blur_px > config.most_blur_px:
+        seen = picture_quality(frame.image) if config.most_blur_px else None
+        if seen is not None and seen.blur_px is not None and seen.blur_px > config.most_blur_px:
             why = f"the edges are {seen.blur_px:.2f} px wide, and most_blur_px is {config.most_blur_px:g}"
             return FrameFault("blurred", why)
         return None
@@ -171,6 +173,20 @@ def _correlation(first: FloatArray, second: FloatArray) -> float:
     first, second = first - first.mean(), second - second.mean()
     norm = float(np.linalg.norm(first) * np.linalg.norm(second))
     return float((first * second).sum() / norm) if norm > 1e-6 else 0.0
+
+
+def _empty_shares(image: Picture) -> tuple[float, float]:
+    """The shares of the picture in which everything is black, and white, once noise is averaged away.
+
+    A scan of a nearly empty board is white but for a thousandth; a covered lens has not one lighter spot.
+    """
+    height, width = image.shape[:2]
+    factor = max(1.0, max(height, width) / _EMPTY_PX)
+    size = max(round(width / factor), 1), max(round(height / factor), 1)
+    calm = cv2.blur(cv2.resize(image, size, interpolation=cv2.INTER_AREA), (3, 3))
+    channels = calm.reshape(size[1], size[0], -1)
+    dark, white = channels.max(axis=2) <= _EMPTY_DARK, channels.min(axis=2) >= _EMPTY_WHITE
+    return float(dark.mean()), float(white.mean())
 
 
 def _is_same(before: Picture, now: Picture) -> bool:

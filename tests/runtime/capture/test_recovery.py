@@ -163,7 +163,7 @@ def test_a_dark_camera_is_an_alarm_that_ends_with_the_light_and_opens_nothing(tm
                 Path(f"{case.path}.light").touch()
     assert faults[0] == "black" and faults[-1] is None and set(faults) == {"black", None}
     assert case.steps == [("camera_black", None, False), ("camera_black", None, True)]
-    assert "1 of the picture is black; at most 0.98 may be" in case.troubles[0].why
+    assert "1 of the picture is black; at most 0.9999 may be" in case.troubles[0].why
     assert case.pauses == [] and len(case.openings) == 1
 
 

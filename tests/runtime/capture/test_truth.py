@@ -86,6 +86,16 @@ def test_a_covered_lens_and_too_much_light_are_named() -> None:
     assert faults(replace(TruthConfig(), most_dark_share=0.4), frames) == ["black", "saturated", "black"]
 
 
+def test_noise_hides_no_covered_lens_and_a_nearly_empty_board_is_no_fault() -> None:
+    rng = np.random.default_rng(0)
+    covered = np.clip(rng.normal(3, 4, (1200, 1600)), 0, 255).astype(np.uint8)
+    glaring = np.clip(rng.normal(254, 4, (1200, 1600)), 0, 255).astype(np.uint8)
+    board = np.full((640, 640), 255, np.uint8)
+    board[300:312, 200:214] = 0  # 0.04 % of it is copper
+    frames = [frame(covered, 1), frame(glaring, 2), frame(board, 3), frame(255 - board, 4)]
+    assert faults(TruthConfig(), frames, is_live=False) == ["black", "saturated", None, None]
+
+
 def test_a_picture_out_of_focus_is_blurred_by_the_limit() -> None:
     sharp = scene()
     soft = np.asarray(cv2.GaussianBlur(sharp, (0, 0), 4.0), np.uint8)
