@@ -20,7 +20,8 @@ from orinspect.tests.faults.service_kill9 import service_body, write_service_con
 from orinspect.tests.small_bundle import write_small_bundle
 
 LENGTH_S = 3600.0
-WARM_UP = 0.1  # of the time: caches fill
+WARM_UP_S = 300.0  # caches fill, and engines meet their largest batches: some 1,500 parts
+SHORTEST_S = 600.0  # a slope of less would be that of the warm-up
 SAMPLE_S = 1.0
 START_S = 120.0
 FLAT_KB_PER_HOUR = 2048.0
@@ -78,15 +79,17 @@ def _slopes(
     """Slopes per hour with their errors, and what grows beyond doubt."""
     figures: dict[str, float] = {}
     grown = []
-    settled = [(at, found) for at, found in samples if at >= WARM_UP * length_s]
+    settled = [(at, found) for at, found in samples if at >= min(WARM_UP_S, length_s / 2)]
     for name in ("kb", "descriptors", "threads", "capture_kb", "capture_descriptors"):
         pairs = [(at, found[name]) for at, found in settled if name in found]
         if len(pairs) < 3:
             continue
+        if name.endswith("kb") and length_s < SHORTEST_S:
+            continue
         slope, error = (3600 * value for value in slope_of([at for at, _ in pairs], [y for _, y in pairs]))
         figures[f"{name}_per_hour"], figures[f"{name}_per_hour_se"] = slope, error
         if name.endswith("kb"):
-            if length_s >= 600 and slope - 2 * error > FLAT_KB_PER_HOUR:
+            if slope - 2 * error > FLAT_KB_PER_HOUR:
                 grown.append(f"{name} grows by {slope:.0f} (standard error {error:.0f}) an hour")
         elif pairs[-1][1] - pairs[0][1] > MOST_SHORT:
             grown.append(f"{name} went from {pairs[0][1]:.0f} to {pairs[-1][1]:.0f}")
