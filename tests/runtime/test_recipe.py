@@ -244,7 +244,7 @@ def test_grades_and_sections_of_judging_are_read_and_survive_json(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (f'id = {"[" * 2000}', "recursion"),
+        (f'id = {"[" * 2000}', "recursion|nested"),  # tomllib's word, tomli's word
         ("[scale]\nmm_per_px = inf", "finite"),
         (f"[scale]\nmm_per_px = 1{'0' * 400}", "finite"),
     ],

@@ -38,7 +38,8 @@ PICTURE = np.random.default_rng(7).integers(0, 256, (128, 128), np.uint8)
 
 
 def _config(folder: Path, **keys: Any) -> EvidenceConfig:
-    return EvidenceConfig(folder, **{"free_mib": 0, "pass_share": 1.0, **keys})
+    # A queue for all of a test: on a busy machine the writer may come to nothing until the end.
+    return EvidenceConfig(folder, **{"free_mib": 0, "pass_share": 1.0, "queue": 64, **keys})
 
 
 def _report(kind: str = "reject", number: int = 1, day: int = 1) -> Report:
