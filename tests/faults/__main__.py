@@ -32,8 +32,8 @@ from orinspect.tests.faults import (
     soak,
     tcp_proxy,
 )
-from orinspect.tests.faults.campaign import Campaign, Tally, folder_in_memory
-from orinspect.tests.faults.ledger import (
+from orinspect.tests.faults.means.campaign import Campaign, Tally, folder_in_memory
+from orinspect.tests.faults.means.ledger import (
     Run,
     append_run,
     next_seed,

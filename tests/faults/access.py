@@ -27,7 +27,7 @@ from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.deliver.publisher import Publisher, StationState
 from orinspect.tests.brokers import mosquitto
 from orinspect.tests.certificates import Authority, Certificate
-from orinspect.tests.faults.campaign import Campaign, Tally
+from orinspect.tests.faults.means.campaign import Campaign, Tally
 
 ROOT = "plant/line"
 ATTEMPTS_A_ROUND = 40

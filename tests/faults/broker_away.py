@@ -22,11 +22,11 @@ from orinspect.runtime.config import MqttConfig
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.deliver.publisher import Publisher, StationState
 from orinspect.tests.brokers import mosquitto
-from orinspect.tests.faults.campaign import Campaign, Tally
-from orinspect.tests.faults.consumer import Consumer
-from orinspect.tests.faults.forked import Forked, Tell
 from orinspect.tests.faults.kill9 import NAME, ROOT
-from orinspect.tests.faults.measured import resident_kb, slope_of
+from orinspect.tests.faults.means.campaign import Campaign, Tally
+from orinspect.tests.faults.means.consumer import Consumer
+from orinspect.tests.faults.means.forked import Forked, Tell
+from orinspect.tests.faults.means.measured import resident_kb, slope_of
 from orinspect.tests.report_cases import GOLDEN
 
 LINE_RATE = 2.0  # parts a second

@@ -26,10 +26,10 @@ from orinspect.runtime.infer.judgement import UNJUDGED, Judgement
 from orinspect.runtime.recipe import Recipe
 from orinspect.runtime.report import BundleIdentity
 from orinspect.tests.brokers import mosquitto
-from orinspect.tests.faults.campaign import Campaign, Tally
-from orinspect.tests.faults.consumer import Consumer
-from orinspect.tests.faults.forked import Body, Forked, Tell
 from orinspect.tests.faults.kill9 import ROOT
+from orinspect.tests.faults.means.campaign import Campaign, Tally
+from orinspect.tests.faults.means.consumer import Consumer
+from orinspect.tests.faults.means.forked import Body, Forked, Tell
 from orinspect.tests.faults.service_kill9 import write_service_config
 from orinspect.tests.report_cases import RECIPE, candidate, inspection
 

@@ -21,10 +21,10 @@ from random import Random
 
 from orinspect.runtime.deliver.outbox import Bounds, Outbox
 from orinspect.runtime.errors import DeliveryError, OrinspectError
-from orinspect.tests.faults.campaign import Campaign, Tally
-from orinspect.tests.faults.forked import Forked, Tell
 from orinspect.tests.faults.kill9 import NAME
-from orinspect.tests.faults.recorded import recorded_payload
+from orinspect.tests.faults.means.campaign import Campaign, Tally
+from orinspect.tests.faults.means.forked import Forked, Tell
+from orinspect.tests.faults.means.recorded import recorded_payload
 
 DAMAGES_A_ROUND = 40
 PARTS = 50

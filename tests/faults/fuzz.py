@@ -33,11 +33,11 @@ from orinspect.runtime.infer.judgement import judgement_of
 from orinspect.runtime.judge.assessment import Trigger
 from orinspect.runtime.judge.scale import PixelScale, read_scale, scale_id, scale_problem
 from orinspect.runtime.recipe import Recipe, load_recipe
-from orinspect.tests.faults.boxed import failures_of_cases
-from orinspect.tests.faults.campaign import Campaign, Tally
-from orinspect.tests.faults.mutations import json_bytes, mutated_bytes, mutated_tree, toml_bytes
-from orinspect.tests.faults.recorded import recorded_payload
-from orinspect.tests.faults.service_table import service_table
+from orinspect.tests.faults.means.boxed import failures_of_cases
+from orinspect.tests.faults.means.campaign import Campaign, Tally
+from orinspect.tests.faults.means.mutations import json_bytes, mutated_bytes, mutated_tree, toml_bytes
+from orinspect.tests.faults.means.recorded import recorded_payload
+from orinspect.tests.faults.means.service_table import service_table
 from orinspect.tests.report_cases import SCHEMA, trigger
 from orinspect.tests.small_bundle import RECIPE, write_small_bundle
 

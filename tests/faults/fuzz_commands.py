@@ -18,11 +18,11 @@ from random import Random
 
 from orinspect import cli
 from orinspect.runtime.infer.bundle import manifest_digest, sha256_of_file
-from orinspect.tests.faults.boxed import HANG_S, watch_writes
-from orinspect.tests.faults.campaign import Campaign, Tally
-from orinspect.tests.faults.forked import fork
 from orinspect.tests.faults.fuzz import ENDINGS, SERVICE, Ground, prepare
-from orinspect.tests.faults.mutations import (
+from orinspect.tests.faults.means.boxed import HANG_S, watch_writes
+from orinspect.tests.faults.means.campaign import Campaign, Tally
+from orinspect.tests.faults.means.forked import fork
+from orinspect.tests.faults.means.mutations import (
     TEXTS,
     json_bytes,
     mutated_bytes,

@@ -19,10 +19,10 @@ from orinspect.runtime.deliver import outbox as outbox_file
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.deliver.publisher import Publisher, StationState
 from orinspect.tests.brokers import mosquitto
-from orinspect.tests.faults.campaign import Campaign, Tally
-from orinspect.tests.faults.consumer import Consumer
-from orinspect.tests.faults.forked import Forked, Tell, kill_at_line
-from orinspect.tests.faults.recorded import digest, new_result_id, recorded_payload
+from orinspect.tests.faults.means.campaign import Campaign, Tally
+from orinspect.tests.faults.means.consumer import Consumer
+from orinspect.tests.faults.means.forked import Forked, Tell, kill_at_line
+from orinspect.tests.faults.means.recorded import digest, new_result_id, recorded_payload
 
 ROOT, SOURCE, NAME = "plant/line", "recorded", "outbox.sqlite"
 DELIVER = str(Path(outbox_file.__file__).parent)

@@ -17,9 +17,9 @@ from typing import Any
 
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.errors import OrinspectError
-from orinspect.tests.faults.campaign import Campaign, Tally
-from orinspect.tests.faults.file_trace import Event, events_before, recorded_events
-from orinspect.tests.faults.outbox_writer import KEEP
+from orinspect.tests.faults.means.campaign import Campaign, Tally
+from orinspect.tests.faults.means.file_trace import Event, events_before, recorded_events
+from orinspect.tests.faults.means.outbox_writer import KEEP
 
 NAME = "outbox.sqlite"
 PARTS = 80
@@ -62,7 +62,9 @@ def recorded_outbox(seed: int, folder: Path, parts: int) -> list[Event]:
     """What an outbox does to its files while `parts` parts go through it."""
     recorded = folder / "recorded"
     recorded.mkdir()
-    return recorded_events(recorded, "orinspect.tests.faults.outbox_writer", NAME, str(seed), str(parts))
+    return recorded_events(
+        recorded, "orinspect.tests.faults.means.outbox_writer", NAME, str(seed), str(parts)
+    )
 
 
 def faults_of_cuts(events: Sequence[Event], random: Random, folder: Path, points: int) -> list[str]:

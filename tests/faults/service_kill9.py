@@ -22,11 +22,11 @@ from orinspect.runtime import service
 from orinspect.runtime.config import load_config
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.tests.brokers import mosquitto
-from orinspect.tests.faults.campaign import Campaign, Tally
-from orinspect.tests.faults.consumer import Consumer
-from orinspect.tests.faults.forked import Forked, Tell, kill_at_line
 from orinspect.tests.faults.kill9 import NAME, ROOT, Told, faults_of
-from orinspect.tests.faults.recorded import digest
+from orinspect.tests.faults.means.campaign import Campaign, Tally
+from orinspect.tests.faults.means.consumer import Consumer
+from orinspect.tests.faults.means.forked import Forked, Tell, kill_at_line
+from orinspect.tests.faults.means.recorded import digest
 from orinspect.tests.small_bundle import write_small_bundle
 
 KILLS_A_ROUND = 10

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 from orinspect.tests.brokers import mosquitto
-from orinspect.tests.faults.campaign import Campaign, Tally
-from orinspect.tests.faults.consumer import Consumer
-from orinspect.tests.faults.forked import Forked
 from orinspect.tests.faults.kill9 import ROOT, Told
-from orinspect.tests.faults.measured import descriptors, resident_kb, slope_of, threads
+from orinspect.tests.faults.means.campaign import Campaign, Tally
+from orinspect.tests.faults.means.consumer import Consumer
+from orinspect.tests.faults.means.forked import Forked
+from orinspect.tests.faults.means.measured import descriptors, resident_kb, slope_of, threads
 from orinspect.tests.faults.service_kill9 import service_body, write_service_config
 from orinspect.tests.small_bundle import write_small_bundle
 

@@ -21,12 +21,12 @@ from orinspect.runtime.config import MqttConfig
 from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.deliver.publisher import Publisher, StationState
 from orinspect.tests.brokers import MOSQUITTO
-from orinspect.tests.faults.campaign import Campaign, Tally
-from orinspect.tests.faults.consumer import Consumer
-from orinspect.tests.faults.forked import Forked, Tell
 from orinspect.tests.faults.kill9 import NAME, ROOT, Told, faults_of
-from orinspect.tests.faults.proxy import KINDS, FaultProxy
-from orinspect.tests.faults.recorded import digest, new_result_id, recorded_payload
+from orinspect.tests.faults.means.campaign import Campaign, Tally
+from orinspect.tests.faults.means.consumer import Consumer
+from orinspect.tests.faults.means.forked import Forked, Tell
+from orinspect.tests.faults.means.proxy import KINDS, FaultProxy
+from orinspect.tests.faults.means.recorded import digest, new_result_id, recorded_payload
 
 FAULTS_A_ROUND = 25
 PAUSE_S = 0.02  # between two parts

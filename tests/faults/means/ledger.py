@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from orinspect.evaluation.rates.binomial import upper_bound
-from orinspect.tests.faults.campaign import Campaign, worst_of
+from orinspect.tests.faults.means.campaign import Campaign, worst_of
 
 BEGIN, END = "<!-- made by `make faults`: begin -->", "<!-- made by `make faults`: end -->"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-from orinspect.tests.faults.consumer import Consumer
+from orinspect.tests.faults.means.consumer import Consumer
 
 WAIT_S = 60.0
 Tell = Callable[..., None]

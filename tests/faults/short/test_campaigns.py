@@ -17,18 +17,18 @@ from orinspect.runtime.deliver.outbox import Outbox
 from orinspect.runtime.errors import ConfigError
 from orinspect.tests.faults import access
 from orinspect.tests.faults.access import run_access
-from orinspect.tests.faults.boxed import failures_of_cases
 from orinspect.tests.faults.broker_away import run_broker_away
 from orinspect.tests.faults.clock import run_clock
 from orinspect.tests.faults.disk import run_disk
-from orinspect.tests.faults.file_trace import Event
 from orinspect.tests.faults.fuzz import TARGETS, run_fuzz
 from orinspect.tests.faults.fuzz_commands import run_fuzz_commands
 from orinspect.tests.faults.kill9 import run_kill9
+from orinspect.tests.faults.means.boxed import failures_of_cases
+from orinspect.tests.faults.means.file_trace import Event
+from orinspect.tests.faults.means.proxy import KINDS
+from orinspect.tests.faults.means.service_table import service_table
 from orinspect.tests.faults.power_cut import faults_of_cuts, recorded_outbox
-from orinspect.tests.faults.proxy import KINDS
 from orinspect.tests.faults.service_kill9 import run_service_kill9
-from orinspect.tests.faults.service_table import service_table
 from orinspect.tests.faults.soak import run_soak
 from orinspect.tests.faults.tcp_proxy import run_tcp_proxy
 

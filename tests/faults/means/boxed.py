@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from orinspect.runtime.errors import OrinspectError
-from orinspect.tests.faults.forked import fork
+from orinspect.tests.faults.means.forked import fork
 
 HANG_S = 1.0  # of CPU time: a machine with other work must not look like a hang
 DEAD_S = 120.0  # without a word from the child

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from orinspect.tests.faults.recorded import digest
+from orinspect.tests.faults.means.recorded import digest
 
 C = TypeVar("C", bound="Consumer")
 WAIT_S = 20.0

@@ -1,6 +1,6 @@
 """What the power-cut campaign records: a program that uses an outbox as the service and the publisher do.
 
-    strace ... python -m orinspect.tests.faults.outbox_writer outbox.sqlite SEED PARTS
+    strace ... python -m orinspect.tests.faults.means.outbox_writer outbox.sqlite SEED PARTS
 
 Before and after each step it writes a line to descriptor 1, so that the trace knows what was promised when.
 """
@@ -13,7 +13,7 @@ import sys
 from random import Random
 
 from orinspect.runtime.deliver.outbox import Outbox
-from orinspect.tests.faults.recorded import new_result_id, recorded_payload
+from orinspect.tests.faults.means.recorded import new_result_id, recorded_payload
 
 KEEP = 40
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from orinspect.tests.faults.__main__ import CAMPAIGNS, ROOT
-from orinspect.tests.faults.campaign import Campaign, Tally
-from orinspect.tests.faults.ledger import (
+from orinspect.tests.faults.means.campaign import Campaign, Tally
+from orinspect.tests.faults.means.ledger import (
     BEGIN,
     END,
     Run,
