@@ -11,6 +11,8 @@ from orinspect.evaluation.terminal import bench_text
 from orinspect.runtime.capture.scenes import pcb_scene
 from orinspect.runtime.errors import DataSetError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:

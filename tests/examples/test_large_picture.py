@@ -12,6 +12,8 @@ from orinspect.examples.large_picture.measure import linear_fit, main, measure, 
 from orinspect.examples.large_picture.scenes import panel, surface
 from orinspect.tests.small_bundle import write_small_bundle
 
+pytestmark = pytest.mark.slow
+
 
 def row(width: int, height: int, tiles: int, cpu_ms: float | None) -> dict[str, Any]:
     return {"width": width, "height": height, "tiles_looked": tiles, "cpu_ms": cpu_ms}

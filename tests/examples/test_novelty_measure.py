@@ -16,6 +16,8 @@ from orinspect.runtime.infer.bundle import Bundle
 from orinspect.tests.small_bundle import write_small_bundle
 from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES
 
+pytestmark = pytest.mark.slow
+
 SCENES = "scenes:pcb?seed=3&size_px=192&parts=3"
 
 

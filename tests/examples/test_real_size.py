@@ -22,6 +22,8 @@ from orinspect.export.graph.graphs import shape_from_checkpoint
 from orinspect.export.prompt import tokenizer_from_checkpoint
 from orinspect.tests.tiny_checkpoint import TinySizes, config_from_sizes, model_tensor_shapes, special_ids
 
+pytestmark = pytest.mark.slow
+
 # name -> (hidden, layers, heads, intermediate, tied, vision hidden, depth, taps, billions of parameters)
 PUBLISHED = {
     "2b": (2048, 28, 16, 6144, True, 1024, 24, (5, 11, 17), 2.13),

@@ -29,6 +29,8 @@ from orinspect.runtime.recipe import Clip, Recipe, Tiling
 from orinspect.tests.small_bundle import small_recipe, write_small_bundle
 from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES
 
+pytestmark = pytest.mark.slow
+
 TILING = Tiling(levels=(1.0,))
 RECIPES: dict[str, Recipe] = {
     "temporal": small_recipe(tiling=TILING, max_defects_per_tile=1),

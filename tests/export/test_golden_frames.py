@@ -22,6 +22,8 @@ from orinspect.runtime.infer.golden_frames import check_golden, golden_frames, m
 from orinspect.runtime.infer.sequence import mask_for
 from orinspect.tests.small_bundle import write_small_bundle
 
+pytestmark = pytest.mark.slow
+
 Floats = npt.NDArray[np.float32]
 
 

@@ -21,6 +21,8 @@ from orinspect.runtime.recipe import Clip, DefectType, Recipe, Tiling
 from orinspect.tests.small_bundle import small_recipe
 from orinspect.tests.tiny_checkpoint import TinySizes, write_tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def with_nearly_equal_frames(folder: Path, share: float) -> Path:
     """The second frame's patch weights become the first's, but for `share` of their difference."""

@@ -25,6 +25,8 @@ from orinspect.runtime.errors import CheckpointError
 from orinspect.tests.linear_graphs import attention_graph, feeds, saved
 from orinspect.tests.tiny_checkpoint import TinySizes, write_tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 COMPONENTS = ("vision", "attributes", "decoder", "head_schema")
 
 

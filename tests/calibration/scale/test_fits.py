@@ -33,6 +33,8 @@ from orinspect.examples.scale.render import (
 )
 from orinspect.runtime.errors import ScaleError
 
+pytestmark = pytest.mark.slow
+
 WH = (480, 360)
 STRAIGHT = KnownView(WH, 1500.0, 500.0, spin=0.03, shift_mm=(2.0, -1.0))
 NEAR = KnownView(WH, 800.0, 140.0, (0.08, -0.06), 0.1)

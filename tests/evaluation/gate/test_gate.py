@@ -27,6 +27,8 @@ from orinspect.export.bundle import write_manifest
 from orinspect.runtime.errors import DataSetError
 from orinspect.runtime.infer.bundle import MANIFEST
 
+pytestmark = pytest.mark.slow
+
 ROWS = rows_from_source("scenes:pcb?seed=88&parts=2&size_px=256&defects=2")
 
 

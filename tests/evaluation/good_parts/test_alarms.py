@@ -15,6 +15,8 @@ from orinspect.runtime.errors import DataSetError
 from orinspect.runtime.recipe import Thresholds
 from orinspect.tests.small_bundle import small_recipe, write_small_bundle
 
+pytestmark = pytest.mark.slow
+
 SOURCE = "good:scenes:pcb?seed=3&parts=2&size_px=192"
 
 

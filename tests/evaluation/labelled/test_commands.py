@@ -17,6 +17,8 @@ from orinspect.tests.evaluation.sets.drawn_sets import write_voc
 from orinspect.tests.small_bundle import write_small_bundle
 from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES
 
+pytestmark = pytest.mark.slow
+
 SCENES = "scenes:pcb?seed=1&size_px=192&parts=2"
 
 

@@ -20,6 +20,8 @@ from orinspect.runtime.recipe import Thresholds, Tiling
 from orinspect.tests.small_bundle import small_recipe, write_small_bundle
 from orinspect.tests.tiny_checkpoint import REFERENCE_SIZES
 
+pytestmark = pytest.mark.slow
+
 TILES = 49
 
 
