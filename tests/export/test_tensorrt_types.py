@@ -35,6 +35,7 @@ pytestmark = pytest.mark.slow  # all of them together take several seconds
 REFERENCE = Path(__file__).parents[2] / "examples" / "reference" / "reference"
 Feed = dict[str, npt.NDArray[Any]]
 BATCH, NEW, PAST, FILLED = 2, 5, 16, 9
+DRAWS = 6
 COMPONENTS = ("vision", "attributes", "decoder", "head_schema")
 
 
@@ -137,15 +138,22 @@ def _difference(measured: Mapping[str, npt.NDArray[Any]], exact: Mapping[str, np
 @pytest.mark.parametrize("mode", ["per_row", "static", "float16"])
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_both_flavours_give_the_same_numbers(reference: GraphFiles, component: str, mode: str) -> None:
-    model, feed = _float_graph(reference, component), _feed(reference.shape, component)
+    model = _float_graph(reference, component)
     u8, typed = _both(model, mode, float_every=3)
     onnx.checker.check_model(typed, full_check=True)
-    exact, ours, same = _run(model, feed), _run(u8, feed), _run(typed, _typed_feed(feed))
+    of_u8, of_typed, between = [], [], []
+    for seed in range(DRAWS):
+        feed = _feed(reference.shape, component, seed)
+        exact, ours, same = _run(model, feed), _run(u8, feed), _run(typed, _typed_feed(feed))
+        of_u8.append(_difference(ours, exact))
+        of_typed.append(_difference(same, exact))
+        between.append(_difference(same, ours))
     if mode == "float16" or component == "head_schema":
-        assert _difference(same, ours) < 3e-3
-    else:  # float16 rounding moves values over an INT8 step, and what follows them: another draw of its error
-        assert _difference(same, exact) < 1.1 * _difference(ours, exact)
-        assert _difference(same, ours) < _difference(ours, exact)
+        assert max(between) < 3e-3
+    else:  # float16 rounding moves values over an INT8 step, and what follows: another draw of its error,
+        # up to a tenth more or less of it from one feed to the next
+        assert np.mean(of_typed) < 1.1 * np.mean(of_u8)
+        assert np.mean(between) < np.mean(of_u8)
 
 
 @pytest.mark.parametrize("mode", ["per_row", "static"])
