@@ -110,8 +110,8 @@ class TableReader:
         if hint is Path and isinstance(value, str) and value:
             return self._path.parent / value
         if hint is float and isinstance(value, (int, float)) and not is_bool:
-            if not math.isfinite(value):
-                return self._refuse(f"{key} is {value!r}; give a finite number")
+            if not abs(value) < math.inf or abs(value) > 1e300:  # NaN, and what no float can hold
+                return self._refuse(f"{key} is {str(value)[:20]}; give a finite number")
             return float(value)
         if hint is not Path and isinstance(value, hint) and is_bool == (hint is bool):
             return value
@@ -122,10 +122,15 @@ class TableReader:
             return
         least, most = entry.metadata.get("least", -MOST), entry.metadata.get("most", MOST)
         if value < least:
-            self._refuse(f"{key} is {value:g}; it must be at least {least:g}")
+            self._refuse(f"{key} is {_shown(value)}; it must be at least {least:g}")
         elif value > most:
             most_text = str(int(most)) if most < MOST else f"{most:g}"
-            self._refuse(f"{key} is {value}; it must be at most {most_text}")
+            self._refuse(f"{key} is {_shown(value)}; it must be at most {most_text}")
 
     def _refuse(self, sentence: str) -> None:
         self.problems.append(f"{self._path}: {sentence}")
+
+
+def _shown(value: float) -> str:
+    """A number as its author wrote it; TOML has whole numbers of any length."""
+    return f"{value:g}" if isinstance(value, float) else str(value)[:20]

@@ -174,7 +174,7 @@ def picture_from_bytes(data: bytes, name: str) -> Picture:
     """The picture in an image file's bytes, as `read_picture` gives it; PictureError names it `name`."""
     try:
         picture = None
-        if data and not _is_cut_jpeg(data):
+        if data and not _is_cut_jpeg(data) and not _is_cut_png(data):
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
     except cv2.error:  # damaged in a way that OpenCV does not report as None
         picture = None
@@ -183,6 +183,18 @@ def picture_from_bytes(data: bytes, name: str) -> Picture:
             f"{name} ({len(data)} bytes) is not a picture; give a whole PNG, JPEG, BMP or TIFF"
         )
     return np.asarray(picture, np.uint8)
+
+
+def _is_cut_png(data: bytes) -> bool:
+    """Whether a piece of a PNG is longer than the file: OpenCV would take room for all that it claims."""
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return False
+    at = 8
+    while data[at + 4 : at + 8] != b"IEND":
+        at += 12 + int.from_bytes(data[at : at + 4], "big")  # length, kind, content, checksum
+        if at + 12 > len(data):
+            return True
+    return False
 
 
 def _is_cut_jpeg(data: bytes) -> bool:

@@ -211,8 +211,12 @@ def _check_file(folder: Path, name: str, entry: Any, verify: bool) -> None:
         raise BundleError(f"{MANIFEST} lists {name!r} with {entry!r:.80}, not its bytes and sha256; copy the"
                           " bundle again")
     path = folder / name
-    if not path.is_file():
-        raise BundleError(f"{path} is missing; copy the bundle again")
+    try:
+        is_there = path.is_file()
+    except OSError:  # a name that no file can have
+        is_there = False
+    if not is_there:
+        raise BundleError(f"{path!s:.300} is missing; copy the bundle again")
     size = path.stat().st_size
     if size != entry["bytes"]:
         how = "truncated" if size < entry["bytes"] else "altered"

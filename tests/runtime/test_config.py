@@ -152,3 +152,24 @@ def test_what_does_not_fit_together_in_mqtt(
         load_config(_file(tmp_path, TEXT.replace("[outbox]", f"{lines}\n[outbox]")))
     for name in names:
         assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [("mqtt", "retry_least_s", 10**400), ("mqtt", "port", -(10**400)), ("camera", "timeout_s", float("nan"))],
+)
+def test_a_number_that_no_float_holds_is_refused_by_its_key(
+    tmp_path: Path, table: str, key: str, value: float
+) -> None:
+    path = tmp_path / "service.json"
+    tables: dict[str, dict[str, Any]] = {
+        "device": {"device_id": "d", "station_id": "s"},
+        "camera": {"source": "folder:x"},
+        "inspection": {"bundle": "b"},
+        "mqtt": {"host": "h", "root": "a/b"},
+        "outbox": {"path": "o"},
+    }
+    tables[table][key] = value
+    path.write_text(json.dumps(tables))
+    with pytest.raises(ConfigError, match=f"{table}.{key}"):
+        load_config(path)

@@ -14,7 +14,7 @@ from ...errors import DeliveryError
 from .carve import CarvedRow
 from .mark import Mark, MarkFile
 from .rescue import Rescue, finish_rescue, rescue
-from .schema import SCHEMA_VERSION, damage_in, is_damage, is_full, open_database
+from .schema import DATABASE_ERRORS, SCHEMA_VERSION, damage_in, is_damage, is_full, open_database
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class OutboxFile:
                     if self._connection.in_transaction:  # a full disk may have rolled it back already
                         self._connection.execute("ROLLBACK")
                     raise
-            except sqlite3.Error as error:
+            except DATABASE_ERRORS as error:
                 raise self._error(error) from error
             self._transactions += 1
             self._write_mark()
@@ -106,7 +106,7 @@ class OutboxFile:
 
     def _start_log_over(self) -> None:
         """Let the next transactions overwrite the write-ahead log instead of making it longer."""
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*DATABASE_ERRORS):
             self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
     def read(self, query: str, *values: Any) -> list[Any]:
@@ -114,13 +114,13 @@ class OutboxFile:
         with self._mutex:
             try:
                 return self._connection.execute(query, values).fetchall()
-            except sqlite3.Error as error:
+            except DATABASE_ERRORS as error:
                 if not is_damage(error):
                     raise self._error(error) from error
                 self.rescue(str(error))
             try:
                 return self._connection.execute(query, values).fetchall()
-            except sqlite3.Error as error:
+            except DATABASE_ERRORS as error:
                 raise self._error(error) from error
 
     def one(self, query: str, *values: Any) -> int | None:
@@ -146,7 +146,7 @@ class OutboxFile:
 
     def last_sequence(self, boot_id: str) -> int:
         """The last sequence of a boot that the file knows; 0 when it cannot be read."""
-        with contextlib.suppress(DeliveryError, sqlite3.Error):
+        with contextlib.suppress(DeliveryError, *DATABASE_ERRORS):
             rows = self.read("SELECT last FROM ledger WHERE boot_id = ?", boot_id)
             return int(rows[0][0]) if rows else 0
         return 0
@@ -179,7 +179,7 @@ class OutboxFile:
                     unix_s=self._unix_s(),
                 )
                 break
-            except (sqlite3.Error, OSError, DeliveryError) as error:
+            except (*DATABASE_ERRORS, OSError, DeliveryError) as error:
                 if not self._more_room():
                     raise DeliveryError(
                         f"outbox {self.path} is damaged ({reason}) and cannot be saved: {error};"
@@ -206,7 +206,7 @@ class OutboxFile:
         self._mark = Mark(SCHEMA_VERSION, *self._sequences, self._transactions)
         self._mark_file.write(self._mark)
 
-    def _error(self, error: sqlite3.Error) -> DeliveryError:
+    def _error(self, error: Exception) -> DeliveryError:
         return DeliveryError(f"outbox {self.path}: {error}; check the disk")
 
 

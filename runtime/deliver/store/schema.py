@@ -16,6 +16,8 @@ from .mark import Mark
 
 SCHEMA_VERSION = 2
 APPLICATION_ID = 0x6F72696E  # "orin"
+DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite may raise; the second when its sentence quotes damaged bytes, which Python cannot decode."""
 
 VERSIONS: dict[int, Iterable[str]] = {
     1: (
@@ -86,7 +88,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 256")
         if version < SCHEMA_VERSION:
             _migrate(connection, version)
-    except sqlite3.Error as error:
+    except DATABASE_ERRORS as error:
         connection.close()
         raise DeliveryError(f"outbox {path} cannot be used: {error}; check the disk") from error
     except BaseException:
@@ -124,7 +126,7 @@ def damage_in(path: Path, mark: Mark | None) -> str | None:
         if is_ours:
             return str(error)
         raise
-    except sqlite3.Error as error:
+    except DATABASE_ERRORS as error:
         if "readonly" in str(error) and Path(f"{path}-journal").exists():
             return None  # the power went while the file was made; opening it for writing takes that back
         if is_damage(error) and (is_ours or "not a database" not in str(error)):
@@ -140,9 +142,9 @@ def damage_in(path: Path, mark: Mark | None) -> str | None:
 def is_damage(error: BaseException) -> bool:
     """True for what SQLite says about a file with wrong bytes in it."""
     text = str(error)
-    return isinstance(error, sqlite3.Error) and any(
+    return isinstance(error, UnicodeDecodeError) or (isinstance(error, sqlite3.Error) and any(
         part in text for part in ("malformed", "not a database", "corrupt")
-    )
+    ))
 
 
 def is_full(error: BaseException) -> bool:

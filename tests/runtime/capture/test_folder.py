@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -143,3 +144,14 @@ def test_a_frame_refuses_pictures_that_do_not_fit() -> None:
     for wrong in (image.astype(np.float32), np.zeros((4, 6, 4), np.uint8), np.zeros((0, 6), np.uint8)):
         with pytest.raises(PictureError, match="give uint8"):
             frame(wrong, None)
+
+
+@pytest.mark.parametrize("at", [33, 8])
+def test_a_png_that_claims_more_than_it_has_is_refused_before_room_is_taken(tmp_path: Path, at: int) -> None:
+    content = bytearray(cv2.imencode(".png", np.zeros((8, 8), np.uint8))[1].tobytes())
+    content[at : at + 4] = b"\x7f\xff\xff\xff"  # two gigabytes
+    (tmp_path / "part.png").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PictureError, match="not a picture"):
+        read_picture(tmp_path / "part.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB

@@ -171,6 +171,12 @@ def test_a_file_whose_hash_fits_and_whose_content_does_not_is_refused(
         Bundle.open(copy).recipe()
 
 
+def test_a_name_that_no_file_can_have_is_a_missing_file(copy: Path) -> None:
+    change_manifest(copy, files={"x" * 5000: {"bytes": 1, "sha256": "0"}})
+    with pytest.raises(BundleError, match="missing"):
+        Bundle.open(copy)
+
+
 @pytest.mark.parametrize("entries", [{"recipes": [["x"]]}, {"recipes": ["../x"]}, {"dense_types": 5}])
 def test_a_list_of_something_else_than_names_is_refused(copy: Path, entries: dict[str, object]) -> None:
     change_manifest(copy, **entries)

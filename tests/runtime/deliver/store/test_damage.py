@@ -218,3 +218,16 @@ def test_an_outbox_whose_making_the_power_cut_short_is_made_anew(tmp_path: Path)
         outbox.accept("r1", "boot", "cam", 1, "{}")
         assert outbox.counts()["accepted"] == 1
         assert outbox.rescued == 0
+
+
+def test_a_statement_with_half_a_letter_in_it_is_a_damage_like_any(source: Path, tmp_path: Path) -> None:
+    """SQLite quotes it, and Python cannot decode what SQLite says."""
+
+    def change(database: bytearray, log: bytearray) -> None:
+        at = database.index(b"trigger TEXT NOT NULL")
+        database[at + 18] = 0xC2  # NOT N?LL
+        log.clear()
+
+    survived, rescues = _check(_copy(source, tmp_path / "a", change))
+    assert survived >= 10
+    assert len(rescues) == 1
