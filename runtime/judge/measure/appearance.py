@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from .colour import ciede2000, lab_from_rgb
 from .measurement import Measure
-from .segment import Segment
+from .segment import depth_of
 from .signal import Signal
 from .sizes import Sizes
 from .window import Field, Mask, Window
@@ -18,15 +17,13 @@ from .window import Field, Mask, Window
 _RISE = 2.5631  # sigmas between 10 % and 90 % of a Gaussian edge
 
 
-def appearance_of_segment(
-    segment: Segment, signal: Signal, sizes: Sizes, window: Window
-) -> dict[str, Measure]:
+def appearance_of_mask(mask: Mask, signal: Signal, sizes: Sizes, window: Window) -> dict[str, Measure]:
     """The measures colour_rgb, colour_lab, delta_e, contrast, texture and edge_sharpness.
 
     Colours are means over the defect's core, a pixel and more inside its outline, against the surroundings
     carried on under the very same pixels.
     """
-    core = _core(segment.mask)
+    core = _core(mask)
     here, there = window.pixels[core], signal.background[core]
     colour, around = _rgb(here.mean(axis=0)), _rgb(there.mean(axis=0))
     u_grey = math.hypot(signal.raw_noise / math.sqrt(max(len(here), 1)), 12**-0.5)
@@ -51,7 +48,7 @@ def appearance_of_segment(
 
 def _core(mask: Mask) -> Mask:
     """The inner pixels of the defect: eroded by one where something is left, else its ridge, else all."""
-    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    depth = depth_of(mask)
     deepest = float(depth.max())
     return mask & (depth >= min(2.0 if deepest >= 2.0 else deepest, deepest))
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from ..scale import PixelScale
-from .appearance import appearance_of_segment
+from .appearance import appearance_of_mask
+from .budget import Parts
+from .forms.bowl import bowl_in_window
+from .forms.lines import LINE_TYPES, line_mask, line_signal
 from .measurement import NO_DEPTH, Box, Measure, Measurement, nothing_measured
-from .segment import FAINT, segment_of_signal
-from .signal import signal_of_window
-from .sizes import Parts, Sizes, sizes_of_segment
-from .window import Window, template_in_window, window_of_box
+from .segment import FAINT, drawn_edges, mask_of_signal, segment_of_mask
+from .signal import Signal, signal_of_window, signal_towards_mask, smoothed_further, unseen_signal
+from .sizes import Sizes, sizes_of_bowl, sizes_of_segment
+from .window import Field, Mask, Window, template_in_window, window_of_box
 
 SHADED_TYPES = ("dent",)
 """Types that are seen by their shade: same pigment, no edge at the rim."""
@@ -78,18 +82,18 @@ def measure_defect(
     if window is None:
         return nothing_measured("box_outside_picture")
     laid = None if template is None else template_in_window(template, window)
-    signal = signal_of_window(window, laid)
-    segment = segment_of_signal(signal, window, laid)
-    is_shade = signal.is_two_sided or defect_type in SHADED_TYPES
-    sizes = None if segment is None else sizes_of_segment(segment, signal, is_shade=is_shade)
-    if segment is None or sizes is None:
+    seen = _bowl_seen(window, defect_type) if laid is None else None
+    if seen is None:
+        seen = _edges_seen(window, laid, defect_type)
+    if seen is None:
         return nothing_measured(FAINT)
-    notes = [CUT] if window.edges and _touches(segment.mask, window) else []
+    mask, signal, sizes = seen
+    notes = [CUT] if window.edges and _touches(mask, window) else []
     if template is not None and laid is None:
         notes.append("template_does_not_fit")
     measures, pixels = _size_measures(sizes, window, scale)
     measures.update(_shape_measures(sizes))
-    measures.update(appearance_of_segment(segment, signal, sizes, window))
+    measures.update(appearance_of_mask(mask, signal, sizes, window))
     outline = window.to_picture(sizes.points_xy)
     distance = _distance(outline, others, image.shape, pixels["length"].expanded_uncertainty or 0.0)
     pixels["distance"] = distance
@@ -106,11 +110,57 @@ def measure_defect(
         pixels,
         nulls,
         tuple(notes),
-        segment.mask,
+        mask,
         window.origin_xy,
         outline,
         window.to_picture(sizes.corners_xy),
     )
+
+
+def _bowl_seen(window: Window, defect_type: str | None) -> tuple[Mask, Signal, Sizes] | None:
+    """A dent by its shade; None for other types, and where no bowl explains the shade."""
+    if defect_type not in SHADED_TYPES:
+        return None
+    signal = unseen_signal(window)
+    bowl = bowl_in_window(window, signal.background)
+    if bowl is None:
+        return None
+    mask = bowl.mask(window.reach.shape)
+    return (mask, signal, sizes_of_bowl(bowl)) if mask.any() else None
+
+
+def _edges_seen(
+    window: Window, laid: Field | None, defect_type: str | None
+) -> tuple[Mask, Signal, Sizes] | None:
+    """A defect by its edges, or a line by its course; None where nothing stands out."""
+    ends_px, drawn = 0.0, None
+    if defect_type in LINE_TYPES and laid is None:
+        found_in, signal = line_signal(unseen_signal(window), window)
+        line = line_mask(found_in, window, has_branches=defect_type == "crack")
+        found, ends_px = (None, 0.0) if line is None else ((line[0], 0.0), line[1])
+    else:
+        signal = signal_of_window(window, laid)
+        drawn = None if laid is None else drawn_edges(laid, signal.noise)
+        in_colour = laid is None and window.pixels.shape[2] > 1
+        found = mask_of_signal(signal, window, drawn, rough=in_colour)
+        if found is not None and in_colour:
+            signal = signal_towards_mask(signal, window, found[0])
+            found = mask_of_signal(signal, window, drawn)
+    segment = None if found is None else segment_of_mask(signal, window, *found, drawn)
+    if (
+        segment is not None
+        and segment.softness_px > 1.8
+        and segment.noise > 0.03
+        and defect_type not in LINE_TYPES
+    ):
+        signal = smoothed_further(signal, window, 0.7 * segment.softness_px)
+        segment = segment_of_mask(signal, window, segment.mask, segment.left_out, drawn)
+    if segment is None:
+        return None
+    is_shade = signal.is_two_sided or defect_type in SHADED_TYPES
+    segment = replace(segment, ends_px=ends_px)
+    sizes = sizes_of_segment(segment, signal, is_shade=is_shade, defect_type=defect_type)
+    return None if sizes is None else (segment.mask, signal, sizes)
 
 
 def _size_measures(

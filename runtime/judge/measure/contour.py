@@ -46,8 +46,7 @@ def outline_of_level(field: npt.NDArray[np.float32], level: float) -> Outline | 
         return None
     top, left = max(int(down[0]) - 1, 0), max(int(across[0]) - 1, 0)
     field = field[top : int(down[-1]) + 2, left : int(across[-1]) + 2]
-    above = np.full((field.shape[0] + 2, field.shape[1] + 2), -1.0)
-    above[1:-1, 1:-1] = field.astype(np.float64) - level
+    above = np.asarray(cv2.copyMakeBorder(field - np.float32(level), 1, 1, 1, 1, cv2.BORDER_CONSTANT))
     # A closed edge lies at the pixel's border: the value outside mirrors the one inside.
     above[0], above[-1] = -np.abs(above[1]), -np.abs(above[-2])
     above[:, 0], above[:, -1] = -np.abs(above[:, 1]), -np.abs(above[:, -2])

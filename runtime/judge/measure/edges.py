@@ -12,23 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from .contour import Outline
-from .segment import Segment
-from .signal import Signal
-from .window import Field
+from .segment import LEVEL, Segment
+from .signal import Signal, quantile
+from .window import Field, Mask
 
 PIXEL_VARIANCE = 1.0 / 12.0  # of a pixel's own aperture, px2
 _SLOPE_TAPS = np.array([1.0, -8.0, 0.0, 8.0, -1.0]) / 12.0  # a derivative true to the fourth order: no blur
 _BAND = 0.18  # share of the plateau around half height in which the slope is read
 _BAND_LOSS = 0.975  # mean slope within the band over the slope at half height (Gaussian edge)
 _PRODUCT_SPREAD = 0.05  # relative, of thickness times slope for shapes that are no straight line
-_STEPS = np.linspace(-4.0, 4.0, 17)  # sigmas at which the slope is tried
 # What is known of a lens before looking: in focus its blur is about a pixel, half or double as a rule (one
 # and two sigmas). It decides only where the slope does not, on defects about as narrow as the blur.
 _USUAL_BLUR_PX, _USUAL_BLUR_SPREAD = 1.1, 0.45
 # Of optics: sharper ones do not exist, more blurred pictures are outside every certified range.
-_LEAST_BLUR_PX, _MOST_BLUR_PX = 0.25, 2.5
+_LENSES_PX = np.geomspace(0.25, 2.5, 33)
 
 
+_MOST_RIM_PX = 0.8  # that a rim may move half of the height
 _ERF = np.vectorize(math.erf)
 Floats = npt.NDArray[np.float64]
 
@@ -98,8 +98,7 @@ def edge_of_segment(segment: Segment, signal: Signal, outline: Outline, length_p
     thickness = _thickness(outline)
     slope, samples = _slope(segment, signal)
     known = signal.smoothing_px**2 + PIXEL_VARIANCE  # the blur that is not the optics'
-    bounds = (math.sqrt(known + _LEAST_BLUR_PX**2), math.sqrt(known + _MOST_BLUR_PX**2))
-    noise = signal.noise / max(segment.plateau, 1e-6)
+    noise = segment.noise
     unsure = math.hypot(
         _PRODUCT_SPREAD, noise / max(slope * thickness, 0.5) / math.sqrt(max(samples / 6.0, 1.0))
     )
@@ -108,32 +107,29 @@ def edge_of_segment(segment: Segment, signal: Signal, outline: Outline, length_p
     half_widths, products = (
         long * of_strip + (1 - long) * of_disc for of_strip, of_disc in zip(*_tables(), strict=True)
     )
-    draws = _widths_behind(thickness, slope * (1.0 + unsure * _STEPS), bounds, half_widths, products)
-    optics = np.sqrt(np.maximum(draws[:, 1] ** 2 - known, _LEAST_BLUR_PX**2))
-    weights = np.exp(-(_STEPS**2) / 2 - (np.log(optics / _USUAL_BLUR_PX) / _USUAL_BLUR_SPREAD) ** 2 / 2)
-    weights /= weights.sum()
-    (width, blur), squared = weights @ draws, weights @ draws**2
-    u_width, u_blur = np.sqrt(np.maximum(squared - np.array([width, blur]) ** 2, 0.0))
-    inset = max(float(thickness - width) / 2, 0.0)
-    return Edge(
-        float(blur), float(weights @ optics), thickness, inset, slope, float(u_blur), float(u_width) / 2
+    # How likely every blur is: by what is known of lenses, by the slope, by the width that blur alone has.
+    blurs = np.sqrt(known + _LENSES_PX**2)
+    shares = thickness / blurs
+    ratios = np.interp(shares, half_widths, _RATIO, left=0.0)
+    widths = np.where(shares < half_widths[-1], blurs * ratios, thickness)
+    off = slope * thickness / np.interp(shares, half_widths, products) - 1.0
+    short = np.maximum(half_widths[0] / shares - 1.0, 0.0)
+    weights = (
+        np.exp(
+            -((off / unsure) ** 2) / 2
+            - (np.log(_LENSES_PX / _USUAL_BLUR_PX) / _USUAL_BLUR_SPREAD) ** 2 / 2
+            - (short / _PRODUCT_SPREAD) ** 2 / 2
+        )
+        + 1e-12
     )
-
-
-def _widths_behind(
-    thickness_px: float,
-    slopes: Floats,
-    bounds_px: tuple[float, float],
-    half_widths: Floats,
-    products: Floats,
-) -> Floats:
-    """Widths and blurs [n, 2] behind a width at half height and slopes there; a width may be 0."""
-    ratios = np.interp(thickness_px * slopes, products, _RATIO)
-    blurs = np.clip(thickness_px / np.interp(ratios, _RATIO, half_widths), *bounds_px)
-    # With the blur known, the width at half height gives the width; over a wide range the two are the same.
-    shares = thickness_px / blurs
-    widths = blurs * np.interp(shares, half_widths, _RATIO, left=0.0)
-    return np.stack([np.where(shares < half_widths[-1], widths, thickness_px), blurs], axis=1)
+    weights /= weights.sum()
+    width, blur, optics = float(weights @ widths), float(weights @ blurs), float(weights @ _LENSES_PX)
+    u_width, u_blur = (
+        math.sqrt(max(float(weights @ values**2) - mean**2, 0.0))
+        for values, mean in ((widths, width), (blurs, blur))
+    )
+    inset = max(float(thickness - width) / 2, 0.0)
+    return Edge(blur, optics, thickness, inset, slope, u_blur, u_width / 2)
 
 
 def _thickness(outline: Outline) -> float:
@@ -147,7 +143,7 @@ def _slope(segment: Segment, signal: Signal) -> tuple[float, int]:
     own = segment.own
     across, down = slopes_of_field(own)
     near = cv2.dilate(segment.mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    band = near & (np.abs(own - segment.level) < _BAND * segment.plateau)
+    band = near & (np.abs(own - LEVEL) < _BAND)
     if int(np.count_nonzero(band)) < 4:
         band = near & ~cv2.erode(segment.mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.bool_)
     if not band.any():
@@ -156,9 +152,44 @@ def _slope(segment: Segment, signal: Signal) -> tuple[float, int]:
     lag = np.subtract.outer(np.arange(5), np.arange(5))
     alike = np.exp(-(lag**2) / (4 * max(signal.smoothing_px, 0.3) ** 2))  # correlation of smoothed noise
     # The median of a squared length with noise in both parts is the square plus one part's variance.
-    noise = signal.noise**2 * float(_SLOPE_TAPS @ alike @ _SLOPE_TAPS)
-    steepness = math.sqrt(max(float(np.median(squared)) - noise, 1e-4 * segment.plateau**2))
-    return steepness / _BAND_LOSS / segment.plateau, int(np.count_nonzero(band))
+    noise = segment.noise**2 * float(_SLOPE_TAPS @ alike @ _SLOPE_TAPS)
+    steepness = math.sqrt(max(quantile(squared, 0.5) - noise, 1e-4))
+    return steepness / _BAND_LOSS, int(np.count_nonzero(band))
+
+
+def steepest_px(share: Field, mask: Mask) -> float:
+    """How far outside the outline at half height the edge is steepest on the average, px; inside is negative.
+
+    A blurred edge is steepest where it is, whatever rim stands beside it; a rim moves half of the height. The
+    mean over the whole outline, by distance from it in steps of half a pixel.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return 0.0
+    top, left = max(int(rows[0]) - 5, 0), max(int(columns[0]) - 5, 0)
+    window = np.s_[top : int(rows[-1]) + 6, left : int(columns[-1]) + 6]
+    part = share[window]
+    times = 4 if part.size < 4000 else 2
+    fine = cv2.resize(part, None, fx=times, fy=times, interpolation=cv2.INTER_LINEAR)
+    own = cv2.resize(
+        cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8))[window],
+        None,
+        fx=times,
+        fy=times,
+        interpolation=cv2.INTER_NEAREST,
+    )
+    above = ((fine > LEVEL) & (own > 0)).astype(np.uint8)
+    away = cv2.distanceTransform(1 - above, cv2.DIST_L2, 5) - cv2.distanceTransform(above, cv2.DIST_L2, 5)
+    steps = np.round(away / times * 2).astype(np.int64) + 6  # 0 is 3 px inside, 12 is 3 px outside
+    near = (steps >= 0) & (steps <= 12)
+    counts = np.bincount(steps[near], minlength=13)
+    means = np.bincount(steps[near], fine[near], 13) / np.maximum(counts, 1)
+    falls = np.where((counts[2:] > 8 * times) & (counts[:-2] > 8 * times), means[:-2] - means[2:], 0.0)
+    at = int(np.argmax(falls[2:9])) + 2  # within 1.5 px
+    before, here, after = falls[at - 1 : at + 2]
+    bend = before - 2 * here + after
+    place = at + (min(max(0.5 * (before - after) / bend, -0.5), 0.5) if bend < 0 else 0.0)
+    return min(max((place + 1 - 6) / 2, -_MOST_RIM_PX), _MOST_RIM_PX)
 
 
 def slopes_of_field(field: Field) -> tuple[Field, Field]:

@@ -28,15 +28,16 @@ _SEARCH_PX = 6  # how far a template is sought from where it should be
 class Window:
     """Pixels float32 [h, w, channels] around a box; `step` picture pixels make one of the window's.
 
-    `box` is in the window's pixels; `reach` bool [h, w] is where the defect may lie (the box and what a
-    detector may have cut off), `ring` bool [h, w] the surroundings without any other box; `edges` names the
-    sides of the picture that the box touches. `room_px`: what a box may be longer than its defect.
+    `tight` is the box without the margin that its detector leaves, in the window's pixels; `reach` bool
+    [h, w] is where the defect may lie (that, and what a detector may have cut off), `ring` bool [h, w] the
+    surroundings without any other box; `edges` names the sides of the picture that the box touches.
+    `room_px`: what `tight` may be longer than its defect.
     """
 
     pixels: Field
     origin_xy: tuple[int, int]
     step: int
-    box: Box
+    tight: Box
     reach: Mask
     ring: Mask
     edges: tuple[str, ...]
@@ -61,18 +62,19 @@ def window_of_box(
     x2, y2 = min(box[2], float(width)), min(box[3], float(height))
     if not (x2 - x1 >= 1.0 and y2 - y1 >= 1.0):
         return None
-    longest = max(x2 - x1, y2 - y1)
-    least = _TEMPLATE_PAD_PX if has_template else _LEAST_PAD_PX
-    pad = min(max(0.35 * longest, least), max(_MOST_PAD_PX, 0.1 * longest))
+    pad = _pad_px(max(x2 - x1, y2 - y1), box_margin_px, has_template)
     left, top = max(math.floor(x1 - pad), 0), max(math.floor(y1 - pad), 0)
     right, bottom = min(math.ceil(x2 + pad), width), min(math.ceil(y2 + pad), height)
     step = max(math.ceil(max(right - left, bottom - top) / MOST_PX), 1)
     right, bottom = left + (right - left) // step * step, top + (bottom - top) // step * step
     pixels = _as_field(image[top:bottom, left:right], step)
     inner = ((x1 - left) / step, (y1 - top) / step, (x2 - left) / step, (y2 - top) / step)
-    grown = max(3.0, 0.12 * min(max(inner[2] - inner[0], inner[3] - inner[1]), 60.0))
-    reach = _inside(pixels.shape, inner, grown)
-    whole, ring = reach.copy(), ~_inside(pixels.shape, inner, min(grown, 3.0))
+    at_edge = {"left": x1 < 1.0, "top": y1 < 1.0, "right": x2 > width - 1.0, "bottom": y2 > height - 1.0}
+    tight = _without_margin(inner, box_margin_px / step, tuple(at_edge.values()))
+    grown = max(3.0, 0.12 * min(max(tight[2] - tight[0], tight[3] - tight[1]), 60.0))
+    grown += min(0.2 * box_margin_px / step, 2.0)
+    reach = _inside(pixels.shape, tight, grown)
+    whole, ring = reach.copy(), ~_inside(pixels.shape, tight, min(grown, 3.0))
     for other in others:
         beside = max(other[0] - right, left - other[2], other[1] - bottom, top - other[3])
         if beside > 2.0 * step:  # out of the window: of hundreds of boxes most are
@@ -85,21 +87,31 @@ def window_of_box(
         )
         ring &= ~_inside(pixels.shape, shifted, 2.0)
         # Where a neighbour's box lies apart from this one, its pixels are the neighbour's.
-        reach &= ~(_inside(pixels.shape, shifted, 0.0) & ~_inside(pixels.shape, inner, 0.0))
+        reach &= ~(_inside(pixels.shape, shifted, 0.0) & ~_inside(pixels.shape, tight, 0.0))
     if not reach.any():  # a box of a pixel, on no pixel's centre, in the midst of another
         reach = whole
-    at_edge = {"left": x1 < 1.0, "top": y1 < 1.0, "right": x2 > width - 1.0, "bottom": y2 > height - 1.0}
     edges = tuple(name for name, is_at in at_edge.items() if is_at)
-    room = (2 * box_margin_px + _ROOM_PX) / step
-    return Window(
-        pixels,
-        (left, top),
-        step,
-        inner,
-        reach,
-        ring,
-        edges,
-        min(room, 0.5 * (inner[2] - inner[0]), 0.5 * (inner[3] - inner[1])),
+    room = min(_ROOM_PX / step, 0.5 * (inner[2] - inner[0]), 0.5 * (inner[3] - inner[1]))
+    return Window(pixels, (left, top), step, tight, reach, ring, edges, room)
+
+
+def _pad_px(longest_px: float, margin_px: float, has_template: bool) -> float:
+    """How much of the picture is seen around a box; the margin in it is surroundings already."""
+    least = _TEMPLATE_PAD_PX if has_template else _LEAST_PAD_PX
+    most = max(_MOST_PAD_PX, 0.1 * longest_px) - min(margin_px, 20.0)
+    return min(max(0.35 * longest_px - margin_px, least), most)
+
+
+def _without_margin(box: Box, margin: float, at_edge: tuple[bool, ...]) -> Box:
+    """The box less the margin on every side that is not the picture's; two pixels at least are left."""
+    left, top, right, bottom = (0.0 if edge else margin for edge in at_edge)
+    across = min(1.0, max(box[2] - box[0] - 2.0, 0.0) / max(left + right, 1e-6))
+    down = min(1.0, max(box[3] - box[1] - 2.0, 0.0) / max(top + bottom, 1e-6))
+    return (
+        box[0] + across * left,
+        box[1] + down * top,
+        box[2] - across * right,
+        box[3] - down * bottom,
     )
 
 

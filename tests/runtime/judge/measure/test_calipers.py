@@ -11,7 +11,9 @@ import pytest
 
 from orinspect.examples.calipers.measure import rows_of_groups, try_of_specimen
 from orinspect.examples.calipers.populations import specimen
+from orinspect.examples.calipers.scenes import measured
 from orinspect.runtime.judge.measure.calipers import BEYOND_PLANE, CUT, measure_defect, measured_defects
+from orinspect.runtime.judge.measure.forms.bowl import RIM
 from orinspect.runtime.judge.measure.measurement import DIMENSIONS, MEASURES, Measurement
 from orinspect.runtime.judge.measure.segment import FAINT
 from orinspect.runtime.judge.scale import plain_scale
@@ -239,3 +241,84 @@ def test_the_nearest_of_many_boxes_is_the_distance_and_the_far_ones_change_nothi
     gaps = np.maximum(np.array([330.0, 240.0]) - outline, outline - np.array([340.0, 250.0]))
     expected = float(np.hypot(*np.maximum(gaps, 0.0).T).min())
     assert _value(alone, "distance") == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_defects_of_metal_and_boards_are_measured_and_the_uncertainty_holds() -> None:
+    """The short form of `examples/calipers/scenes.py`, on seeds of its own; bounds leave room for chance."""
+    table = measured({"metal": 60, "pcb grey": 4, "pcb binary": 4}, 64000)
+    for box_name in ("true box", "moved box"):
+        metal = table[box_name]["metal"]["rows"][0]
+        assert metal["n"] > 100 and metal["null"] <= 0.05 * metal["n"]
+        assert metal["within_1.5_px"] >= 0.70, metal
+        assert metal["length"]["coverage"] >= 0.88 and metal["width"]["coverage"] >= 0.86, metal
+        for kind in ("pcb grey", "pcb binary"):
+            board = table[box_name][kind]["rows"][0]
+            assert board["null"] == 0 and board["within_1.5_px"] >= 0.70, board
+            assert board["length"]["coverage"] >= 0.85, board
+
+
+def _textured(seed: int, sigma_x: float, deviation: float) -> np.ndarray:
+    """A brushed grey surface float32 [160, 200]: streaks along x."""
+    grain = np.random.default_rng(seed).standard_normal((160, 200)).astype(np.float32)
+    streaks = cv2.GaussianBlur(grain, (0, 0), sigmaX=sigma_x, sigmaY=0.7)
+    return 130 + streaks * np.float32(deviation / streaks.std())
+
+
+def _photographed(light: np.ndarray, seed: int) -> np.ndarray:
+    noisy = cv2.GaussianBlur(light, (0, 0), 0.8) + np.random.default_rng(seed).normal(0, 2, light.shape)
+    return np.clip(np.round(noisy), 0, 255).astype(np.uint8)
+
+
+def test_a_scratch_that_fades_to_its_ends_is_followed_across_the_lay() -> None:
+    """Half of one height for all of it would cut its ends off; streaks of its own contrast are no line."""
+    light = _textured(3, 25.0, 9.0)
+    steps = np.linspace(0, 1, 400)
+    shares = np.minimum(np.minimum(steps, 1 - steps) * 4 + 0.45, 1.0)
+    for x, y, share in zip(40 + 110 * steps, 50 + 55 * steps, shares, strict=True):
+        rows, columns = np.mgrid[int(y) - 4 : int(y) + 6, int(x) - 4 : int(x) + 6]
+        near = np.hypot(columns + 0.5 - x, rows + 0.5 - y) < 1.4
+        place = rows[near], columns[near]
+        light[place] = np.minimum(light[place], 130 - 60 * share)
+    box = (38.0 - 10, 48.0 - 10, 152.0 + 10, 107.0 + 10)
+    found = measure_defect(_photographed(light, 4), box, scale=None, box_margin_px=10, defect_type="scratch")
+    length = found.measures["length"]
+    assert _value(found, "length") == pytest.approx(math.hypot(110, 55) + 2.8, abs=3.0)
+    assert length.expanded_uncertainty is not None and length.expanded_uncertainty < 12
+    assert found.measures["orientation"].value == pytest.approx(math.degrees(math.atan2(55, 110)), abs=2)
+
+
+@pytest.mark.parametrize("light_from", [0.0, 1.2, 2.5])
+def test_a_dent_is_as_large_as_the_bowl_that_throws_its_shade(light_from: float) -> None:
+    rows, columns = np.mgrid[0:160, 0:200] + 0.5
+    across, down = columns - 101.3, rows - 78.6
+    turn = math.radians(30)
+    along = (across * math.cos(turn) + down * math.sin(turn)) / 27.0 * RIM
+    aside = (down * math.cos(turn) - across * math.sin(turn)) / 19.0 * RIM
+    inside = np.maximum(1 - along**2 - aside**2, 0)
+    shade = inside * (along * math.cos(light_from) + aside * math.sin(light_from))
+    picture = _photographed(_textured(5, 12.0, 3.0) * (1 + shade).astype(np.float32), 6)
+    found = measure_defect(
+        picture, (68.0, 48.0, 137.0, 111.0), scale=None, box_margin_px=10, defect_type="dent"
+    )
+    for name, truth in (("length", 54.0), ("width", 38.0), ("orientation", 30.0)):
+        assert _value(found, name) == pytest.approx(truth, abs=2.0), name
+    assert found.mask is not None and found.mask.sum() == pytest.approx(math.pi * 27 * 19, rel=0.08)
+
+
+def test_rust_of_two_tones_and_its_satellite_are_one_defect() -> None:
+    """Light and dark rust have their hue in common: no hole in it, no cut, and the small spot counts."""
+    light = np.repeat(_textured(7, 20.0, 6.0)[..., None], 3, axis=2)
+    rows, columns = np.mgrid[0:160, 0:200] + 0.5
+    blot = np.hypot(columns - 90, rows - 80) < 24
+    spot = np.hypot(columns - 128.5, rows - 80) < 3.5
+    tone = np.where(np.sin(columns / 6) > 0, 1.0, 0.55)[..., None]
+    light[blot | spot] = (np.array([30.0, 75.0, 140.0]) * tone)[blot | spot]
+    picture = _photographed(light.astype(np.float32), 8)
+    box = (66.0 - 10, 56.0 - 10, 132.0 + 10, 104.0 + 10)
+    found = measure_defect(picture, box, scale=None, box_margin_px=10, defect_type="rust")
+    # The smallest rectangle lies aslant: the spot hides behind the blot's width.
+    aslant = math.asin((24 - 3.5) / 38.5)
+    assert _value(found, "length") == pytest.approx(24 + 3.5 + 38.5 * math.cos(aslant), abs=1.0)
+    assert _value(found, "width") == pytest.approx(48.0, abs=1.0)
+    assert _value(found, "area") == pytest.approx(math.pi * (24**2 + 3.5**2), rel=0.06)
