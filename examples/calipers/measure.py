@@ -4,8 +4,8 @@ python -m orinspect.examples.calipers.measure [--json] [--specimens 2000]
 
 Prints the share of lengths within 1.5 px, the share of true values inside the stated uncertainty (k = 2:
 95 %), median errors in px and in mm, by condition. Scenes of metal and boards: scenes.py beside this. The
-factors of the uncertainty budget were fitted on the specimens 0 to 899; what is printed are others, from
-20000.
+factors of the uncertainty budget were fitted on the specimens 0 to 899 and 5000 to 6199; what is printed are
+others, from 30000.
 """
 
 from __future__ import annotations
