@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ConfigError
+from .tables import is_text
 
 MOST = 1e9  # no number of a configuration is larger: what waits for seconds must be able to
 HIDDEN = {"hidden": True}  # metadata of a field that no file may set
@@ -105,8 +106,8 @@ class TableReader:
                 return self._refuse(f"{key} must be a list, found {value!r}")
             return tuple(self._typed(arguments[0], one, f"{key}[{index}]") for index, one in enumerate(value))
         is_bool = isinstance(value, bool)  # which is an int in Python, never in a configuration
-        if isinstance(value, str) and "\0" in value:
-            return self._refuse(f"{key} holds a null character; found {value!r}")
+        if isinstance(value, str) and ("\0" in value or not is_text(value)):
+            return self._refuse(f"{key} holds a null or half a character; found {value!r}")
         if hint is Path and isinstance(value, str) and value:
             return self._path.parent / value
         if hint is float and isinstance(value, (int, float)) and not is_bool:

@@ -340,7 +340,8 @@ class Report:
 
     def to_json(self) -> str:
         """Minified JSON, the payload on `result`; numbers are finite or this raises ValueError."""
-        return json.dumps(self.to_table(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(self.to_table(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode(errors="replace").decode()  # half a character, as in a path, would end delivery
 
 
 def timestamp(unix_s: float) -> str:

@@ -37,6 +37,15 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"it holds {name}, which is no number of JSON")
 
 
+def is_text(value: str) -> bool:
+    """False for a text with half a character pair in it, which JSON can write and no UTF-8 can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def toml_table(text: str, where: str, error: ErrorKind) -> dict[str, Any]:
     """The tables of a TOML text; `error`, starting with `where`, when it is not valid."""
     try:
@@ -100,6 +109,8 @@ def typed(hint: Any, value: Any, where: str, error: ErrorKind, key: str) -> Any:
         if not abs(value) <= MOST:  # NaN, infinity, and whole numbers that no float can hold
             raise error(f"{where}: {key} is {str(value)[:20]}; give a finite number")
         return float(value)
+    if isinstance(value, str) and not is_text(value):
+        raise error(f"{where}: {key} holds half a character; found {value!r}")
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise error(f"{where}: {key} must be {EXPECTED[hint]}, found {kind_of(value)} {value!r}")
     return value

@@ -6,6 +6,7 @@ with the one `template` when it is named, else alone.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ class FolderCamera:
                  resume: Resume) -> None:
         text.allow(_PARAMETERS)
         folder = Path(text.path)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # unlike Path.is_dir also for a name that no folder can have
             raise text.refused_path(f"{text.path!r} is not a folder; give one with pictures")
         self._source, self._clock = text.text, clock
         self._mm_per_px = text.number("mm_per_px", None)
@@ -65,8 +66,14 @@ class FolderCamera:
             yield Frame(
                 image=image, template=golden, sequence=index + 1, captured_at=self._clock.unix_s(),
                 monotonic_ns=self._clock.monotonic_ns(), source=self._source,
-                part_id=re.sub(r"_test$", "", part.stem), mm_per_px=self._mm_per_px, key=key, fault=fault,
+                part_id=re.sub(r"_test$", "", name_as_text(part.stem)), mm_per_px=self._mm_per_px, key=key,
+                fault=fault,
             )
+
+
+def name_as_text(name: str) -> str:
+    """A file's name as text that anybody can store: bytes that are no UTF-8 are written \\xff."""
+    return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
 def file_key(path: Path) -> str:
@@ -77,8 +84,8 @@ def file_key(path: Path) -> str:
     try:
         facts = path.stat()
     except OSError:  # taken away meanwhile
-        return path.name
-    return f"{path.name}/{facts.st_size}/{facts.st_mtime_ns}"
+        return name_as_text(path.name)
+    return f"{name_as_text(path.name)}/{facts.st_size}/{facts.st_mtime_ns}"
 
 
 def pictures_of(part: Path, template: Path | None) -> tuple[Picture, Picture | None, FrameFault | None]:
@@ -99,7 +106,7 @@ def pairs_in_folder(folder: Path, template: str | None = None) -> list[tuple[Pat
     pictures = sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES),
                       key=lambda path: natural_key(path.name))
     if template is not None:
-        golden = next((path for path in (folder / template, Path(template)) if path.is_file()), None)
+        golden = next((path for path in (folder / template, Path(template)) if os.path.isfile(path)), None)
         if golden is None:
             raise SourceError(f"the template {template!r} is neither in {folder} nor a path; name a file")
         parts = [path for path in pictures if path.resolve() != golden.resolve()]

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import CaptureError
-from .folder import SUFFIXES, file_key, natural_key, pictures_of
+from .folder import SUFFIXES, file_key, name_as_text, natural_key, pictures_of
 from .frame import Clock, Frame
 from .sources import Resume, SourceText
 
@@ -155,7 +155,7 @@ class WatchCamera:
             captured_at=self._clock.unix_s(),
             monotonic_ns=now,
             source=self._source,
-            part_id=path.stem,
+            part_id=name_as_text(path.stem),
             mm_per_px=self._mm_per_px,
             key=key,
             fault=fault,
@@ -192,7 +192,7 @@ class WatchCamera:
                 del self._given[key]
 
     def _template_at(self, name: str, text: SourceText) -> Path:
-        golden = next((path for path in (self._folder / name, Path(name)) if path.is_file()), None)
+        golden = next((path for path in (self._folder / name, Path(name)) if os.path.isfile(path)), None)
         if golden is None:
             raise text.refused("template", f"a file in {self._folder} or a path")
         return golden

@@ -83,7 +83,8 @@ class Trigger:
 
     def to_json(self) -> str:
         """One line of JSON, for the outbox."""
-        return json.dumps(dataclasses.asdict(self), separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(dataclasses.asdict(self), separators=(",", ":"), ensure_ascii=False)
+        return text.encode(errors="replace").decode()  # half a character, as in a path, would end the line
 
     @classmethod
     def from_json(cls, text: str) -> Trigger:

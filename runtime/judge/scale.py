@@ -295,10 +295,12 @@ def _scale_from(table: Mapping[str, Any], calibration_id: str) -> PixelScale:
     for name in ("calibrated_at", "expires_at"):
         if values[name] is not None:
             _unix_s(values[name])
-    if values["homography"] is not None and not abs(values["homography"][2][2]) > 0:
-        raise ValueError("the homography maps the picture's corner nowhere")
     scale = PixelScale(**values, calibration_id=calibration_id)
-    count = scale.parameters().size
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        parameters = scale.parameters()
+    if not np.isfinite(parameters).all():
+        raise ValueError("the homography maps the picture's corner nowhere")
+    count = parameters.size
     if scale.covariance is not None and (len(scale.covariance), len(scale.covariance[0])) != (count, count):
         raise ValueError(f"covariance has {len(scale.covariance)} rows for {count} parameters")
     return scale

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from ..capture.clock import SystemClock, boot_id
-from ..capture.folder import pairs_in_folder
+from ..capture.folder import name_as_text, pairs_in_folder
 from ..capture.frame import Frame, read_picture
 from ..infer.bundle import Bundle
 from ..infer.inspector import Inspector
@@ -43,8 +43,8 @@ def inspect_pictures(
         sequence=1,
         captured_at=clock.unix_s(),
         monotonic_ns=clock.monotonic_ns(),
-        source=f"picture:{Path(image).name}",
-        part_id=Path(image).stem,
+        source=f"picture:{name_as_text(Path(image).name)}",
+        part_id=name_as_text(Path(image).stem),
         is_simulated=False,
         truth=None,
         mm_per_px=None,

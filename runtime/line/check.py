@@ -47,11 +47,11 @@ def _problems(config: ServiceConfig, unix_s: float) -> Iterator[str | None]:
         if secret is not None:
             yield _said(lambda: secret_from_file(secret))
             yield _private("commands.secret_file", secret)
-        if bundles is not None and not bundles.is_dir():
+        if bundles is not None and not os.path.isdir(bundles):
             yield f"commands.bundles: {bundles} is no folder"
     yield _private("mqtt.password_file", mqtt.password_file)
     chip = config.trigger.gpio_chip
-    if chip is not None and not Path(chip).exists():
+    if chip is not None and not os.path.exists(chip):
         yield f"trigger.gpio_chip: {chip} does not exist; `gpiodetect` lists what there is"
     yield _writable("outbox.path", config.outbox.path.parent)
     chosen = config.outbox.path.with_name(f"{config.outbox.path.stem}.choice.json")
@@ -94,18 +94,18 @@ def _said(work: Callable[[], object]) -> str | None:
 
 
 def _readable(key: str, file: Path | None) -> str | None:
-    if file is None or (file.is_file() and os.access(file, os.R_OK)):
+    if file is None or (os.path.isfile(file) and os.access(file, os.R_OK)):
         return None
-    return f"{key}: {file} {'cannot be read' if file.exists() else 'does not exist'}"
+    return f"{key}: {file} {'cannot be read' if os.path.exists(file) else 'does not exist'}"
 
 
 def _private(key: str, file: Path | None) -> str | None:
-    if file is None or not file.is_file() or not file.stat().st_mode & 0o077:
+    if file is None or not os.path.isfile(file) or not file.stat().st_mode & 0o077:
         return None
     return f"{key}: {file} can be read by others than its owner; chmod 600 it"
 
 
 def _writable(key: str, folder: Path) -> str | None:
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent  # the service makes what is missing
     return None if os.access(folder, os.W_OK) else f"{key}: {folder} cannot be written to by this user"

@@ -156,10 +156,15 @@ def test_what_does_not_fit_together_in_mqtt(
 
 @pytest.mark.parametrize(
     ("table", "key", "value"),
-    [("mqtt", "retry_least_s", 10**400), ("mqtt", "port", -(10**400)), ("camera", "timeout_s", float("nan"))],
+    [
+        ("mqtt", "retry_least_s", 10**400),
+        ("mqtt", "port", -(10**400)),
+        ("camera", "timeout_s", float("nan")),
+        ("device", "device_id", "\ud800"),
+    ],
 )
-def test_a_number_that_no_float_holds_is_refused_by_its_key(
-    tmp_path: Path, table: str, key: str, value: float
+def test_what_no_float_and_no_text_can_hold_is_refused_by_its_key(
+    tmp_path: Path, table: str, key: str, value: object
 ) -> None:
     path = tmp_path / "service.json"
     tables: dict[str, dict[str, Any]] = {

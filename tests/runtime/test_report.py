@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -154,3 +155,9 @@ def test_a_number_that_is_not_finite_never_leaves() -> None:
 
 def test_timestamps_carry_milliseconds_and_their_zone() -> None:
     assert timestamp(1767225600.2509) == "2026-01-01T00:00:00.250Z"
+
+
+def test_half_a_character_in_a_name_does_not_reach_the_network() -> None:
+    part = replace(report("pass").part, part_id="p\udcff")
+    text = replace(report("pass"), part=part).to_json()
+    assert json.loads(text.encode())["part"]["part_id"] == "p?"

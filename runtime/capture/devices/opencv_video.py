@@ -5,6 +5,7 @@ The one file that knows VideoCapture. `video:FILE?fps=5&every=10` gives a file's
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,7 @@ class VideoFileCamera:
         self, text: SourceText, clock: Clock, sleep: Callable[[float], None], resume: Resume
     ) -> None:
         text.allow(("fps", "every", *PARAMETERS))
-        if not Path(text.path).is_file():
+        if not os.path.isfile(text.path):
             raise text.refused_path(f"{text.path!r} is not a file; give a video")
         self._every = text.whole("every", 1, 1)
         self._pace = Pace(text.number("fps", None), clock.monotonic_ns, sleep)

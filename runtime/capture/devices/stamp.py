@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ...errors import PictureError
@@ -18,7 +19,7 @@ class Stamp:
 
     def __init__(self, text: SourceText, clock: Clock) -> None:
         template = text.options.get("template")
-        if template is not None and not Path(template).is_file():
+        if template is not None and not os.path.isfile(template):
             raise text.refused("template", "the path of a picture")
         self._template = None if template is None else Path(template)
         self._golden: Picture | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 from collections.abc import Iterable
@@ -155,3 +156,16 @@ def test_a_png_that_claims_more_than_it_has_is_refused_before_room_is_taken(tmp_
     with pytest.raises(PictureError, match="not a picture"):
         read_picture(tmp_path / "part.png")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_a_file_name_that_is_no_utf_8_is_a_part_id_that_can_be_stored(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", 1)
+    (tmp_path / "a.png").rename(Path(os.fsdecode(bytes(tmp_path) + b"/p\xff.png")))
+    (frame,) = frames_of(f"folder:{tmp_path}")
+    assert frame.part_id == "p\\xff"
+    assert frame.key is not None and frame.key.encode().startswith(b"p\\xff.png/")
+
+
+def test_a_folder_whose_name_is_too_long_is_none(tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match="is not a folder"), camera_from_source("folder:" + "x" * 5000):
+        pass
