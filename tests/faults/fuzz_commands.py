@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import TextIO
 
 from orinspect import cli
 from orinspect.runtime.infer.bundle import manifest_digest, sha256_of_file
+from orinspect.runtime.tables import is_text
 from orinspect.tests.faults.fuzz import ENDINGS, SERVICE, Ground, prepare
 from orinspect.tests.faults.means.boxed import HANG_S, watch_writes
 from orinspect.tests.faults.means.campaign import Campaign, Tally
@@ -35,7 +37,8 @@ REAL_EVERY = 25
 LONGEST_S = 60.0
 WORK_S = 20.0  # of CPU: a picture that is inspected after all
 WORDS = (
-    *(text for text in TEXTS if "\0" not in text and "\ud800" not in text),
+    *(text for text in TEXTS if "\0" not in text and is_text(text)),
+    "\udcff",  # how Python hands down a byte of the command line that is no UTF-8
     "--json",
     "-",
     "--recipe",
@@ -148,7 +151,7 @@ def _forked(arguments: Sequence[str], place: Path) -> Ended:
             for descriptor, name in ((1, "out"), (2, "err")):
                 os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT), descriptor)
             os.chdir(place)
-            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+            sys.stdout, sys.stderr = _stream(1), _stream(2)
             strays = watch_writes(place)
             code = cli.main(arguments)
             (place / "strays").write_text(" ".join(strays), encoding="utf-8")
@@ -167,6 +170,11 @@ def _forked(arguments: Sequence[str], place: Path) -> Ended:
         _text(place / "err"),
         _text(place / "strays"),
     )
+
+
+def _stream(descriptor: int) -> TextIO:
+    """As Python opens its own: what cannot be written is escaped on standard error only."""
+    return open(descriptor, "w", closefd=False, errors="strict" if descriptor == 1 else "backslashreplace")
 
 
 def _real(arguments: Sequence[str], place: Path) -> Ended:
