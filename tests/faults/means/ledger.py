@@ -51,7 +51,7 @@ def read_runs(path: Path) -> list[Run]:
 def append_run(path: Path, run: Run) -> None:
     """Add one line."""
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(asdict(run), ensure_ascii=False) + "\n")
+        stream.write(json.dumps(asdict(run)) + "\n")
 
 
 def next_seed(runs: Iterable[Run], campaign: str) -> int:
