@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 
 from orinspect.runtime.capture.frame import Camera, Frame
 from orinspect.runtime.capture.sources import Resume, SourceText
@@ -51,14 +52,15 @@ class PlannedCamera:
                 for later in itertools.count(number):
                     time.sleep(0.002)  # between two pictures of the camera
                     if step == "dark" and (self._light is None or not self._light.exists()):
-                        yield _frame(4, later, later % 2)
+                        yield _frame(4, later, np.random.default_rng(later).integers(0, 8, (4, 8, 3)))
                     else:
                         yield _frame(4, later, 100 if step == "frozen" else 50 + later % 100)
             else:
                 yield _frame(int(step), number, number)
 
 
-def _frame(height: int, number: int, grey: int) -> Frame:
+def _frame(height: int, number: int, grey: int | npt.NDArray[np.int64]) -> Frame:
+    """`grey`: one level, or the levels of a picture without light, whose noise is never twice the same."""
     image = np.full((height, 8, 3), grey, np.uint8)
     return Frame(image, None, number, 1.0, time.monotonic_ns(), "planned", key=f"key{number}")
 

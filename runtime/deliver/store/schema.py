@@ -130,7 +130,7 @@ def damage_in(path: Path, mark: Mark | None) -> str | None:
         if "readonly" in str(error) and Path(f"{path}-journal").exists():
             return None  # the power went while the file was made; opening it for writing takes that back
         if is_damage(error) and (is_ours or "not a database" not in str(error)):
-            return str(error)
+            return str(error) or "SQLite quotes bytes that are no text"
         raise DeliveryError(
             f"outbox {path} cannot be used: {error}; move it away to start an empty one"
         ) from error
@@ -140,10 +140,14 @@ def damage_in(path: Path, mark: Mark | None) -> str | None:
 
 
 def is_damage(error: BaseException) -> bool:
-    """True for what SQLite says about a file with wrong bytes in it."""
+    """True for what SQLite says about a file with wrong bytes in it.
+
+    It may quote those bytes. Where they are no UTF-8, Python 3.10 gives an error without a sentence and later
+    versions the decoding error.
+    """
     text = str(error)
-    return isinstance(error, UnicodeDecodeError) or (isinstance(error, sqlite3.Error) and any(
-        part in text for part in ("malformed", "not a database", "corrupt")
+    return isinstance(error, UnicodeDecodeError) or (isinstance(error, sqlite3.Error) and (
+        not text or any(part in text for part in ("malformed", "not a database", "corrupt"))
     ))
 
 

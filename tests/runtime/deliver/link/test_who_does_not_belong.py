@@ -300,6 +300,7 @@ def test_another_client_under_our_id(tmp_path: Path) -> None:
             if "mqtt.connection_unstable" in station.publisher.alarms.standing():
                 break
         assert "orinspect-orin-07-aoi-1" in station.until("mqtt.connection_unstable")
-        station.until("mqtt.connection_unstable", is_raised=False)
-        assert station.condition.state == ("running", None)
+        while station.condition.state != ("running", None):  # a late thief may raise the alarm once more
+            station.until("mqtt.connection_unstable", is_raised=False)
+        assert "mqtt.connection_unstable" not in station.publisher.alarms.standing()
         assert station.publisher.close(WAIT_S) == 0
